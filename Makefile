@@ -1,0 +1,43 @@
+# What there is to do, each by one command. `make` alone lists it.
+CARGO ?= cargo
+CRD := crds/tiktokshopintegrations.tiktokshop.dev.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help assets build demo test lint generate check-generated contract-table clean
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+assets: ## Have etcd, kube-apiserver and kubectl (built once, 5 minutes); prints their folder last
+	@tests/control-plane/assets.sh
+
+build: ## Build the operator, optimized
+	$(CARGO) build --release
+
+demo: assets ## See the operator at work on a real API server, from nothing
+	@$(CARGO) build --release --bins --example tiktok-shop-simulator --example demo
+	@$(CARGO) run --release --quiet --example demo
+
+# More threads than cores: the tests of the operator mostly wait for it.
+test: export RUST_TEST_THREADS ?= 4
+test: assets ## Run all tests: units, documentation, test kit, and the operator against a real API server
+	$(CARGO) test --workspace --no-fail-fast
+
+lint: ## Check format, lints, documentation and licences
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check bans licenses sources; \
+	else echo "cargo-deny is not installed: licences are not checked (cargo install cargo-deny --locked)"; fi
+
+generate: ## Write the CRD anew
+	@$(CARGO) run --quiet -- crd > $(CRD).new && mv $(CRD).new $(CRD) || { rm -f $(CRD).new; exit 1; }
+
+check-generated: ## Check that the CRD in the tree is the one that the code prints
+	@$(CARGO) run --quiet -- crd | diff -u $(CRD) - || { echo "crds/ is out of date: run 'make generate'"; exit 1; }
+
+contract-table: ## Print which test asserts which item of the contract; fails on an empty cell
+	@$(CARGO) run --quiet --example contract-table
+
+clean: ## Remove what was built in the tree
+	$(CARGO) clean

@@ -1,0 +1,172 @@
+//! Conditions: the standard form in which a Kubernetes resource says how it is.
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Reason, timestamp};
+
+/// The form of a condition's type: a word, which may stand behind a domain.
+const TYPE_PATTERN: &str = concat!(
+    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?",
+    r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$"
+);
+
+/// The types of the conditions that the operator writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionType {
+    /// True exactly while the access token in the Secret is present and unexpired.
+    Ready,
+    /// How the last try to refresh went.
+    Refreshed,
+    /// Present, and True, only where nothing but a person can help.
+    Stalled,
+}
+
+impl ConditionType {
+    /// The type as it stands in status.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Refreshed => "Refreshed",
+            Self::Stalled => "Stalled",
+        }
+    }
+}
+
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// It cannot be told.
+    Unknown,
+}
+
+impl ConditionStatus {
+    /// The status as it stands in a condition.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// One aspect of the resource's present state.
+//
+// The schema is that of metav1.Condition, line by line: tools that know the one know the other. Type and reason are
+// free text here because other programs may add conditions, and a newer operator may have written this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// Type of the condition: Ready, Refreshed or Stalled.
+    #[serde(rename = "type")]
+    #[schemars(
+        length(max = 316),
+        extend("pattern" = TYPE_PATTERN)
+    )]
+    pub type_: String,
+
+    /// Status of the condition: True, False or Unknown.
+    #[schemars(with = "String", extend("enum" = ["True", "False", "Unknown"]))]
+    pub status: ConditionStatus,
+
+    /// The metadata.generation that the condition was set for. Where it is smaller than the present one, the condition
+    /// speaks of an earlier spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 0))]
+    pub observed_generation: Option<i64>,
+
+    /// When the condition last changed from one status to another.
+    #[serde(with = "timestamp::required")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub last_transition_time: DateTime<Utc>,
+
+    /// One word that says why, for programs. Example: TokenValid
+    #[schemars(length(min = 1, max = 1024), extend("pattern" = r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"))]
+    pub reason: String,
+
+    /// What the reason means here and, where a person must act, what to do.
+    #[schemars(length(max = 32768))]
+    pub message: String,
+}
+
+impl Condition {
+    /// A condition that has its status since `since`, for the spec of `generation`.
+    #[must_use]
+    pub fn new(
+        type_: ConditionType,
+        status: ConditionStatus,
+        reason: Reason,
+        message: impl Into<String>,
+        generation: Option<i64>,
+        since: DateTime<Utc>,
+    ) -> Self {
+        Self {
+            type_: type_.as_str().to_owned(),
+            status,
+            observed_generation: generation,
+            last_transition_time: timestamp::whole_seconds(since),
+            reason: reason.as_str().to_owned(),
+            message: message.into(),
+        }
+    }
+
+    /// Whether the condition is of this type.
+    #[must_use]
+    pub fn is(&self, type_: ConditionType) -> bool {
+        self.type_ == type_.as_str()
+    }
+
+    /// The reason, where it is one that this version knows.
+    #[must_use]
+    pub fn known_reason(&self) -> Option<Reason> {
+        self.reason.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_condition_is_written_as_kubernetes_writes_one() {
+        let since = DateTime::from_timestamp(1_736_951_425, 5).unwrap();
+        let condition =
+            Condition::new(ConditionType::Ready, ConditionStatus::True, Reason::TokenValid, "fine", Some(3), since);
+        assert_eq!(
+            serde_json::to_value(&condition).unwrap(),
+            json!({
+                "type": "Ready",
+                "status": "True",
+                "observedGeneration": 3,
+                "lastTransitionTime": "2025-01-15T14:30:25Z",
+                "reason": "TokenValid",
+                "message": "fine",
+            })
+        );
+    }
+
+    #[test]
+    fn a_condition_of_a_foreign_hand_is_read_and_written_back_as_it_was() {
+        let foreign = json!({
+            "type": "example.com/Audited",
+            "status": "Unknown",
+            "lastTransitionTime": "2025-01-15T14:30:25Z",
+            "reason": "NobodyKnows",
+            "message": "",
+        });
+        let condition: Condition = serde_json::from_value(foreign.clone()).unwrap();
+        assert_eq!(condition.known_reason(), None);
+        assert!(!condition.is(ConditionType::Ready));
+        assert_eq!(serde_json::to_value(&condition).unwrap(), foreign);
+    }
+}

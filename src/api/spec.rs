@@ -1,0 +1,377 @@
+//! What a person asks for: the spec, its defaults, and the rules by which the API server refuses a wrong one.
+//!
+//! The documentation of types and fields in here is what `kubectl explain ttsi` prints: it is written for the people
+//! who write manifests.
+
+#![expect(clippy::duplicated_attributes, reason = "several print columns share a type and a priority")]
+
+use std::time::Duration;
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::names;
+use super::{TikTokShopIntegrationStatus, parse_go_duration};
+
+/// The shortest `spec.refreshBefore`: below it, one slow answer would be an expired token.
+pub const REFRESH_BEFORE_MIN: Duration = Duration::from_mins(5);
+
+/// The longest `spec.refreshBefore`: an access token lives 7 days, and one that is due at its birth would be refreshed
+/// without end.
+pub const REFRESH_BEFORE_MAX: Duration = Duration::from_hours(144);
+
+/// The name of a Secret: a DNS-1123 subdomain, as the API server wants it.
+const SECRET_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+
+/// A key in a Secret's `data`, as the API server wants it: not `.` alone, nor `..` at the start.
+const SECRET_KEY: &str = r"^\.?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$";
+
+/// Printable characters, no white space at either end. A rule and no `pattern`, because it has a message of its own and
+/// because editors do not know RE2's character classes.
+const TEAM_ID_RULE: &str = r"self.matches(r'^[^\s\pC\pZ]([^\pC]*[^\s\pC\pZ])?$')";
+
+const TEAM_ID_MESSAGE: &str = "teamId must be printable text without white space at either end, such as \"1\"";
+
+/// Guards `duration()`, whose own type error would otherwise stand before our message: hours, minutes and seconds in
+/// that order, with so few digits that nothing overflows.
+const REFRESH_BEFORE_RULE: &str = "self.matches(\
+     '^([0-9]{1,4}([.][0-9]{1,9})?h)?([0-9]{1,5}([.][0-9]{1,9})?m)?([0-9]{1,6}([.][0-9]{1,9})?s)?$') \
+     && self != '' && duration(self) >= duration('5m') && duration(self) <= duration('144h')";
+
+const REFRESH_BEFORE_MESSAGE: &str = "refreshBefore must be a duration from 5m to 144h, such as 24h or 90m";
+
+/// A refresh would write the tokens over the app's credentials.
+const NO_CLASH_RULE: &str = "self.appCredentialsSecretRef.name != self.tokenSecretRef.name || \
+     [self.tokenSecretRef.keys.accessToken, self.tokenSecretRef.keys.accessTokenExpireIn, \
+     self.tokenSecretRef.keys.refreshToken, self.tokenSecretRef.keys.refreshTokenExpireIn]\
+     .all(key, !(key in [self.appCredentialsSecretRef.keys.appKey, self.appCredentialsSecretRef.keys.appSecret]))";
+
+const NO_CLASH_MESSAGE: &str = "tokenSecretRef.keys must not name a key of appCredentialsSecretRef.keys where both \
+     references name one Secret: a refresh would overwrite the app's credentials";
+
+/// What an integration of one shop asks for: which Secrets hold the app's credentials and the shop's tokens, and how
+/// long before its expiry the access token is refreshed.
+//
+// References are merged field by field in a server-side apply (no `x-kubernetes-map-type: atomic`): every key name has
+// a default of its own, so what is left when a manager gives a field up is always whole.
+#[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "tiktokshop.dev",
+    version = "v1alpha1",
+    kind = "TikTokShopIntegration",
+    plural = "tiktokshopintegrations",
+    singular = "tiktokshopintegration",
+    shortname = "ttsi",
+    category = "tiktokshop",
+    namespaced,
+    status = "TikTokShopIntegrationStatus",
+    derive = "PartialEq",
+    doc = "TikTokShopIntegration keeps the API tokens of one TikTok Shop alive: the operator refreshes the access \
+           token before it expires and stores the new pair in the Secret that it came from.",
+    selectable = ".spec.teamId",
+    selectable = ".spec.suspend",
+    printcolumn(
+        name = "Team",
+        type_ = "string",
+        json_path = ".spec.teamId",
+        description = "The team that the shop belongs to"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
+        description = "Whether the access token in the Secret is present and unexpired"
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        description = "The one most important thing to know about the integration"
+    ),
+    printcolumn(
+        name = "Hours",
+        type_ = "integer",
+        json_path = ".status.hoursUntilExpiry",
+        description = "Whole hours until the access token expires"
+    ),
+    printcolumn(
+        name = "Expires",
+        type_ = "string",
+        json_path = ".status.accessTokenExpiresAt",
+        description = "When the access token expires"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "How long ago the integration was created"
+    ),
+    printcolumn(
+        name = "Refresh Token Expires",
+        type_ = "string",
+        json_path = ".status.refreshTokenExpiresAt",
+        description = "When the refresh token expires",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Last Refresh",
+        type_ = "string",
+        json_path = ".status.lastRefreshTime",
+        description = "When the tokens were last refreshed",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Next Refresh",
+        type_ = "string",
+        json_path = ".status.nextRefreshTime",
+        description = "When the operator will act next",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Error",
+        type_ = "string",
+        json_path = ".status.lastError.message",
+        description = "What went wrong since the last success",
+        priority = 1
+    )
+)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": NO_CLASH_RULE,
+    "message": NO_CLASH_MESSAGE,
+    "fieldPath": ".tokenSecretRef.keys",
+}]))]
+pub struct TikTokShopIntegrationSpec {
+    /// The team that the shop belongs to, for people and for selecting: kubectl get ttsi --field-selector
+    /// spec.teamId=1. The operator gives it no meaning of its own; metrics carry it as the label "team".
+    ///
+    /// Text of 1 to 253 printable characters, no white space at either end; put numbers in quotes. Optional.
+    /// Example: "1"
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 253),
+        extend("x-kubernetes-validations" = [{"rule": TEAM_ID_RULE, "message": TEAM_ID_MESSAGE}])
+    )]
+    pub team_id: Option<String>,
+
+    /// Whether the integration rests: while true, nothing is refreshed, requests by annotation wait, and the access
+    /// token expires in its own time.
+    ///
+    /// Defaults to false. Select by it: kubectl get ttsi --field-selector spec.suspend=true
+    #[serde(default)]
+    pub suspend: bool,
+
+    /// The Secret with the key and secret of the TikTok Shop app that the shop has authorized, in the namespace of the
+    /// integration. It is only read. Many integrations may share one.
+    pub app_credentials_secret_ref: AppCredentialsSecretRef,
+
+    /// The Secret with the shop's tokens and their expiries, in the namespace of the integration. The operator reads
+    /// them from it and writes the new ones back. Each integration needs one of its own.
+    pub token_secret_ref: TokenSecretRef,
+
+    /// How long before its expiry the access token is refreshed.
+    ///
+    /// A duration from 5m to 144h in hours (h), minutes (m) and seconds (s); an access token lives 7 days (168h). By
+    /// default what the operator was started with (--refresh-before, 24h unless set).
+    /// Examples: 24h, 90m, 1h30m
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 32),
+        extend("x-kubernetes-validations" = [{"rule": REFRESH_BEFORE_RULE, "message": REFRESH_BEFORE_MESSAGE}])
+    )]
+    pub refresh_before: Option<String>,
+}
+
+impl TikTokShopIntegrationSpec {
+    /// The expiry window that the spec sets; `None` where it sets none.
+    ///
+    /// Also `None` for a text that the API server refuses today and may have let in by an older schema: the operator's
+    /// default then serves better than no refresh at all.
+    #[must_use]
+    pub fn refresh_before(&self) -> Option<Duration> {
+        let window = parse_go_duration(self.refresh_before.as_deref()?).ok()?;
+        (REFRESH_BEFORE_MIN..=REFRESH_BEFORE_MAX).contains(&window).then_some(window)
+    }
+}
+
+/// Where the app's credentials are.
+//
+// The rule stands here, not at the keys: the API server holds the bare `default: {}` to rules that stand beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "self.keys.appSecret != self.keys.appKey",
+    "message": "appSecret must be another key than appKey: each value needs a key of its own",
+    "fieldPath": ".keys.appSecret",
+}]))]
+pub struct AppCredentialsSecretRef {
+    /// The name of the Secret. It must be in the same namespace as the integration.
+    /// Example: tiktok-app
+    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_NAME))]
+    pub name: String,
+
+    /// Under which keys the Secret holds the values, where they are not the default ones.
+    #[serde(default)]
+    #[schemars(extend("default" = {}))]
+    pub keys: AppCredentialsKeys,
+}
+
+/// Under which keys a Secret holds the app's credentials.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AppCredentialsKeys {
+    /// The key of the app key, which TikTok Shop Partner Center shows beside the app. Defaults to app_key.
+    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_KEY))]
+    pub app_key: String,
+
+    /// The key of the app secret, which TikTok Shop Partner Center shows beside the app. Defaults to app_secret.
+    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_KEY))]
+    pub app_secret: String,
+}
+
+impl Default for AppCredentialsKeys {
+    fn default() -> Self {
+        Self { app_key: names::DEFAULT_APP_KEY_KEY.to_owned(), app_secret: names::DEFAULT_APP_SECRET_KEY.to_owned() }
+    }
+}
+
+/// Where the shop's tokens are.
+//
+// Its rules stand here for the same reason as the one above.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "self.keys.accessTokenExpireIn != self.keys.accessToken",
+        "message": "accessTokenExpireIn must be another key than accessToken: each value needs a key of its own",
+        "fieldPath": ".keys.accessTokenExpireIn",
+    },
+    {
+        "rule": "!(self.keys.refreshToken in [self.keys.accessToken, self.keys.accessTokenExpireIn])",
+        "message": "refreshToken must be another key than accessToken and accessTokenExpireIn: each value needs a key \
+                    of its own",
+        "fieldPath": ".keys.refreshToken",
+    },
+    {
+        "rule": "!(self.keys.refreshTokenExpireIn in \
+                 [self.keys.accessToken, self.keys.accessTokenExpireIn, self.keys.refreshToken])",
+        "message": "refreshTokenExpireIn must be another key than accessToken, accessTokenExpireIn and refreshToken: \
+                    each value needs a key of its own",
+        "fieldPath": ".keys.refreshTokenExpireIn",
+    },
+]))]
+pub struct TokenSecretRef {
+    /// The name of the Secret. It must be in the same namespace as the integration, must not be immutable, and must
+    /// not be named by another integration.
+    /// Example: shop-1-tokens
+    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_NAME))]
+    pub name: String,
+
+    /// Under which keys the Secret holds the values, where they are not the default ones. The default ones are TikTok's
+    /// own field names: the "data" object of a TikTok answer can be pasted into a Secret as it is.
+    #[serde(default)]
+    #[schemars(extend("default" = {}))]
+    pub keys: TokenSecretKeys,
+}
+
+/// Under which keys a Secret holds the shop's tokens. No two may be the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TokenSecretKeys {
+    /// The key of the access token. Defaults to access_token.
+    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_KEY))]
+    pub access_token: String,
+
+    /// The key of the access token's expiry: a point in time in Unix seconds, such as 1736951425, as TikTok sends it
+    /// (whatever the name says, it is no duration). Defaults to access_token_expire_in.
+    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_KEY))]
+    pub access_token_expire_in: String,
+
+    /// The key of the refresh token. Defaults to refresh_token.
+    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_KEY))]
+    pub refresh_token: String,
+
+    /// The key of the refresh token's expiry: a point in time in Unix seconds, such as 4892625025. Defaults to
+    /// refresh_token_expire_in.
+    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_KEY))]
+    pub refresh_token_expire_in: String,
+}
+
+impl Default for TokenSecretKeys {
+    fn default() -> Self {
+        Self {
+            access_token: names::DEFAULT_ACCESS_TOKEN_KEY.to_owned(),
+            access_token_expire_in: names::DEFAULT_ACCESS_TOKEN_EXPIRE_IN_KEY.to_owned(),
+            refresh_token: names::DEFAULT_REFRESH_TOKEN_KEY.to_owned(),
+            refresh_token_expire_in: names::DEFAULT_REFRESH_TOKEN_EXPIRE_IN_KEY.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec_with(refresh_before: &str) -> TikTokShopIntegrationSpec {
+        serde_json::from_value(json!({
+            "appCredentialsSecretRef": {"name": "tiktok-app"},
+            "tokenSecretRef": {"name": "shop-1-tokens"},
+            "refreshBefore": refresh_before,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_least_that_a_person_must_write_is_the_names_of_two_secrets() {
+        let spec: TikTokShopIntegrationSpec = serde_json::from_value(json!({
+            "appCredentialsSecretRef": {"name": "tiktok-app"},
+            "tokenSecretRef": {"name": "shop-1-tokens"},
+        }))
+        .unwrap();
+        assert_eq!(spec.team_id, None);
+        assert!(!spec.suspend);
+        assert_eq!(spec.refresh_before(), None);
+        assert_eq!(
+            serde_json::to_value(&spec).unwrap(),
+            json!({
+                "suspend": false,
+                "appCredentialsSecretRef": {
+                    "name": "tiktok-app",
+                    "keys": {"appKey": "app_key", "appSecret": "app_secret"},
+                },
+                "tokenSecretRef": {
+                    "name": "shop-1-tokens",
+                    "keys": {
+                        "accessToken": "access_token",
+                        "accessTokenExpireIn": "access_token_expire_in",
+                        "refreshToken": "refresh_token",
+                        "refreshTokenExpireIn": "refresh_token_expire_in",
+                    },
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn one_key_of_several_can_be_named_and_the_others_keep_their_defaults() {
+        let keys: TokenSecretKeys = serde_json::from_value(json!({"accessToken": "token"})).unwrap();
+        assert_eq!(keys, TokenSecretKeys { access_token: "token".to_owned(), ..TokenSecretKeys::default() });
+    }
+
+    #[test]
+    fn the_expiry_window_is_read_where_it_is_within_bounds() {
+        for (text, seconds) in [("5m", 300), ("90m", 5_400), ("1h30m", 5_400), ("1.5h", 5_400), ("144h", 518_400)] {
+            assert_eq!(spec_with(text).refresh_before(), Some(Duration::from_secs(seconds)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_expiry_window_that_the_schema_refuses_counts_as_none() {
+        for text in ["", "4m59s", "144h1s", "24", "30%", "abc", "-24h", "99999999999999999999h"] {
+            assert_eq!(spec_with(text).refresh_before(), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The API server as this operator uses it: few requests, each with a deadline, none retried
+//! behind its back, no body ever logged.
+//!
+//! kube's own typed calls are not used for Secrets: on an answer that does not parse they log the
+//! whole of it, and they leave copies of the values in memory.
+
+mod error;
+mod events;
+mod secrets;
+mod status;
+mod watched;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::BodyExt as _;
+use hyper_util::client::proxy::matcher::Matcher;
+use kube::client::Body;
+use kube::{Client, Config};
+use zeroize::Zeroizing;
+
+pub use error::ApiError;
+pub use events::{Event, EventKind, Events, Regarding};
+pub use secrets::{ClaimWrite, Secret, TokenWrite, Version, stand_ins};
+pub use status::StatusWrite;
+pub use watched::{WatchedIntegration, WatchedSecret};
+
+/// Of one API request, all of it. The API server itself gives up after 60 s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// An answer larger than this is none of ours: the API server refuses Secrets over 1 MiB, which
+/// base64 and annotations make somewhat larger.
+const LARGEST_ANSWER: usize = 4 << 20;
+
+/// A client of the API server.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+}
+
+impl Cluster {
+    /// Finds the cluster: `KUBECONFIG` or the usual file, else the pod's own service account.
+    ///
+    /// # Errors
+    /// Where neither is there, or it can't be read.
+    pub async fn infer() -> Result<Self, kube::Error> {
+        let mut config = Config::infer().await.map_err(kube::Error::InferConfig)?;
+        // kube would send a PATCH again after a 429 or 503: the transaction has to see each answer.
+        config.default_retry = false;
+        if config.proxy_url.is_some() && config.proxy_url == environment_proxy() {
+            // kube 5.0 holds NO_PROXY against the proxy's address, not against the API server's.
+            let proxied = Matcher::from_env().intercept(&config.cluster_url).is_some();
+            config.proxy_url = config.proxy_url.filter(|_| proxied);
+        }
+        Ok(Self { client: Client::try_from(config)? })
+    }
+
+    /// The underlying client, for watches and the lease.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Sends one request and returns the body of a success.
+    async fn send(&self, request: Request<Bytes>) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+        let call = async {
+            let response =
+                self.client.send(request.map(Body::from)).await.map_err(|error| ApiError::from_kube(&error))?;
+            let status = response.status();
+            let body = read(response.into_body()).await?;
+            if status.is_success() { Ok(body) } else { Err(ApiError::from_answer(status, &body)) }
+        };
+        tokio::time::timeout(REQUEST_TIMEOUT, call)
+            .await
+            .unwrap_or_else(|_| Err(ApiError::lost("the API server did not answer in time")))
+    }
+
+    /// Is the custom resource served? `false` where the CRD is not installed.
+    ///
+    /// # Errors
+    /// Where the API server can't be asked.
+    pub async fn serves_integrations(&self) -> Result<bool, ApiError> {
+        let path = format!("/apis/{}/{}", crate::api::names::GROUP, crate::api::names::VERSION);
+        let request = Request::get(path).body(Bytes::new()).map_err(|error| ApiError::lost(&error.to_string()))?;
+        match self.send(request).await {
+            Ok(body) => Ok(serde_json::from_slice::<serde_json::Value>(&body).is_ok_and(|resources| {
+                resources["resources"]
+                    .as_array()
+                    .is_some_and(|list| list.iter().any(|resource| resource["name"] == crate::api::names::PLURAL))
+            })),
+            Err(ApiError::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The proxy that the environment names, as kube reads it.
+fn environment_proxy() -> Option<http::Uri> {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    set("HTTPS_PROXY").or_else(|| set("https_proxy"))?.parse().ok()
+}
+
+async fn read(mut body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+    // Room for a usual answer at once: each time a buffer grows, it leaves a copy behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(16 << 10));
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| ApiError::lost("the connection was cut in the middle of an answer"))?;
+        if let Ok(data) = frame.into_data() {
+            if bytes.len() + data.len() > LARGEST_ANSWER {
+                return Err(ApiError::lost("the answer is larger than any Secret can be"));
+            }
+            if bytes.capacity() - bytes.len() < data.len() {
+                let mut larger = Zeroizing::new(Vec::with_capacity((bytes.len() + data.len()) * 2));
+                larger.extend_from_slice(&bytes);
+                bytes = larger;
+            }
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(bytes)
+}
+
+/// A body that is wiped once it is sent.
+fn wiped_body<T: serde::Serialize>(value: &T) -> Result<Bytes, ApiError> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(8 << 10));
+    serde_json::to_writer(&mut *bytes, value).map_err(|_| ApiError::lost("the request can't be written as JSON"))?;
+    Ok(Bytes::from_owner(bytes))
+}
+
+/// The media type of a JSON merge patch (RFC 7396).
+const MERGE_PATCH: &str = "application/merge-patch+json";
+
+fn merge_patch(path: &str, body: Bytes) -> Result<Request<Bytes>, ApiError> {
+    Request::patch(path)
+        .header(http::header::CONTENT_TYPE, MERGE_PATCH)
+        .header(http::header::ACCEPT, "application/json")
+        .body(body)
+        .map_err(|error| ApiError::lost(&error.to_string()))
+}

@@ -1,0 +1,261 @@
+//! Refreshes: started within slots and permits, and taken in when they end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::agenda::{AppAtFailure, Busy, FailedWith, Id, Known};
+use super::apps::AppCheck;
+use super::outcome::{failed, failure_reason, held_message, is_put_off, log_outcome, recovered, take_in};
+use super::refresh::{Finished, Holding, Job, Refresh, Update, Work};
+use super::report::{Circumstances, events_of_change, report};
+use super::writing::queue_status_write;
+use super::{Controller, SERVER_AWAY_PAUSE, observe_entry};
+use crate::api::timestamp::whole_seconds;
+use crate::api::{LastError, Reason};
+use crate::clock::Clock;
+use crate::cluster::{Event, EventKind};
+use crate::decide::{ClaimStanding, Decision, Waiting, decide};
+use crate::metrics::RefreshResult;
+use crate::tiktok::FailureReason;
+use crate::transaction::{CallFailure, Outcome};
+
+impl Controller {
+    /// A slot and a permit are there: decides once more and starts.
+    pub(super) fn start_refresh(&mut self, id: Id) {
+        let now = Clock::now().timestamp();
+        let shared_agenda = Arc::clone(&self.agenda);
+        let mut agenda = shared_agenda.lock();
+        let Some(entry) = agenda.get_mut(id) else { return };
+        if entry.busy != Busy::Queued
+            || self.under_way.contains_key(&(Arc::clone(&entry.namespace), entry.name.clone()))
+        {
+            return;
+        }
+        entry.busy = Busy::No;
+        let (check, _) = self.check_app(&agenda, id);
+        let AppCheck::Valid(credentials) = check.clone() else {
+            drop(agenda);
+            return self.evaluate(id);
+        };
+        if self.must_read(&mut agenda, id, now) {
+            drop(agenda);
+            return self.queue_read(id);
+        }
+        let Some(entry) = agenda.get(id) else { return };
+        let decision = decide(
+            &observe_entry(&agenda, id, entry, &check, self.app_version(&agenda, entry).as_ref()),
+            &self.policy,
+            now,
+        );
+        let (Decision::Refresh { because }, Some(held)) = (decision, entry.known.held()) else {
+            drop(agenda);
+            return self.evaluate(id);
+        };
+        let Some(read) = held.read.clone() else {
+            drop(agenda);
+            return self.queue_read(id);
+        };
+        let claim = held.facts.claim;
+        let presented = match claim.map(|claim| (claim.standing, claim.presented)) {
+            Some((ClaimStanding::Unknown, presented)) => presented.saturating_add(1),
+            // That claim led to no call, so its count is still to be used.
+            Some((_, presented)) => presented.max(1),
+            None => 1,
+        };
+        let found_unknown =
+            claim.is_some_and(|claim| claim.standing == ClaimStanding::Unknown && !claim.marked_unknown);
+        if found_unknown && entry.put_off == 0 {
+            self.metrics.outcome_unknown();
+            let note =
+                "an earlier refresh was cut off before its outcome was known: the token is tried once more".to_owned();
+            tracing::warn!(namespace = %entry.namespace, name = %entry.name, presented, "{note}");
+            self.events.publish(Event::now(entry.regarding(), EventKind::OutcomeUnknown, note));
+        }
+        let due_at = entry.status.next_refresh_time.map(|at| at.timestamp());
+        let job = Job {
+            uid: entry.uid.clone(),
+            namespace: Arc::clone(&entry.namespace),
+            name: entry.name.clone(),
+            team: entry.team.clone(),
+            secret: Arc::clone(&entry.token_secret.1),
+            keys: Arc::clone(&entry.token_keys),
+            work: Work::Refresh(Refresh {
+                version: held.version.clone(),
+                pair: held.facts.pair,
+                read,
+                request: entry.new_request().map(Into::into),
+                presented,
+                unknown_before: claim.is_some_and(|claim| claim.standing == ClaimStanding::Unknown),
+                because,
+                credentials: Arc::clone(&credentials),
+            }),
+            integration_gone: Arc::default(),
+            nudge: Arc::default(),
+        };
+        let late = due_at.map_or(0, |due_at| (now - due_at).max(0));
+        self.metrics.refresh_started(Duration::from_secs(u64::try_from(late).unwrap_or(0)));
+        let began_with = FailedWith {
+            pair: Some(held.facts.pair),
+            generation: entry.generation,
+            app: self.app_version(&agenda, entry).map_or(AppAtFailure::Any, AppAtFailure::At),
+            request: entry.request.clone(),
+        };
+        if let Some(entry) = agenda.get_mut(id) {
+            entry.busy = Busy::Refreshing;
+        }
+        drop(agenda);
+        self.start(job, Some(credentials.app_key.as_str().into()), Some(began_with));
+    }
+
+    pub(super) fn on_update(&mut self, update: Update) {
+        match update {
+            Update::Held(holding) => self.on_held(holding),
+            Update::Settling { namespace, name } => {
+                if let Some(job) = self.under_way.get_mut(&(namespace, name)) {
+                    job.settling = true;
+                }
+            }
+            Update::Finished(finished) => self.on_finished(&finished),
+        }
+    }
+
+    pub(super) fn journal_entry_tried(&mut self, key: &(Arc<str>, Box<str>)) {
+        if self.replays_awaited.remove(key) && self.replays_awaited.is_empty() {
+            self.readiness.journal_was_tried();
+        }
+    }
+
+    fn on_held(&mut self, holding: Holding) {
+        let key = (Arc::clone(&holding.namespace), holding.name.clone());
+        self.journal_entry_tried(&key);
+        let message = held_message(&holding);
+        tracing::error!(
+            namespace = %holding.namespace, name = %holding.name, reason = Reason::PersistFailed.as_str(),
+            journaled = holding.journaled, "{message}"
+        );
+        if let Some(job) = self.under_way.get_mut(&key) {
+            job.held = Some(holding);
+        }
+        let id = self.agenda.lock().find(&key.0, &key.1);
+        if let Some(id) = id {
+            self.show_held(id);
+        }
+    }
+
+    /// Says of an integration that an answer for it is held.
+    pub(super) fn show_held(&mut self, id: Id) {
+        let now = Clock::now();
+        let mut agenda = self.agenda.lock();
+        let Some(entry) = agenda.get_mut(id) else { return };
+        let Some(holding) = self
+            .under_way
+            .get(&(Arc::clone(&entry.namespace), entry.name.clone()))
+            .and_then(|job| job.held.as_ref())
+            .filter(|holding| *holding.uid == *entry.uid)
+        else {
+            return;
+        };
+        let message = held_message(holding);
+        if entry.held_answer.as_deref() == Some(message.as_str()) {
+            return;
+        }
+        entry.held_answer = Some(message.as_str().into());
+        self.events.publish(Event::now(entry.regarding(), EventKind::RefreshFailed, message.clone()));
+        failed(
+            entry,
+            LastError {
+                reason: Reason::PersistFailed.as_str().to_owned(),
+                message,
+                code: None,
+                request_id: None,
+                time: whole_seconds(now),
+            },
+        );
+        let waiting = Decision::Wait { until: now.timestamp(), because: Waiting::Backoff };
+        *entry.status = report(entry, &waiting, &Circumstances { app_problem: None, owner: None }, now);
+        if self.leading {
+            queue_status_write(&mut self.status_queue, id, entry);
+        }
+    }
+
+    pub(super) fn on_finished(&mut self, finished: &Finished) {
+        let key = (Arc::clone(&finished.namespace), finished.name.clone());
+        let job = self.under_way.remove(&key);
+        self.journal_entry_tried(&key);
+        if let Some(failure) = &finished.failure
+            && failure.reason == FailureReason::RateLimited
+            && let Some(app_key) = job.as_ref().and_then(|job| job.app_key.as_deref())
+        {
+            self.dispatch.pause(app_key, failure.retry_after, Instant::now());
+        }
+        self.measure(finished);
+        let id = self.agenda.lock().find(&finished.namespace, &finished.name);
+        let Some(id) = id else { return log_outcome(finished, None, false) };
+        let mut soon_again = finished.outcome == Outcome::ServerAway;
+        {
+            let mut agenda = self.agenda.lock();
+            let Some(entry) = agenda.get_mut(id) else { return };
+            entry.busy = Busy::No;
+            if *entry.uid == *finished.uid {
+                let was_failing = entry.status.consecutive_failures.unwrap_or(0) > 0;
+                let events = take_in(entry, finished, job.and_then(|job| job.began_with));
+                let put_off = is_put_off(entry, finished.outcome);
+                soon_again &= put_off;
+                log_outcome(finished, entry.status.last_error.as_ref(), put_off);
+                for (kind, note) in events.into_iter().chain(recovered(finished, was_failing)) {
+                    self.events.publish(Event::now(entry.regarding(), kind, note));
+                }
+            } else {
+                log_outcome(finished, None, false);
+            }
+        }
+        if soon_again {
+            self.agenda.lock().wake(id, Clock::now().timestamp() + SERVER_AWAY_PAUSE);
+            return;
+        }
+        self.evaluate(id);
+        self.write_status_after_stop(id);
+    }
+
+    /// While stopping nothing is looked at any more, but what just ended is still written down.
+    pub(super) fn write_status_after_stop(&mut self, id: Id) {
+        if !self.stopping || !self.leading {
+            return;
+        }
+        let now = Clock::now();
+        let mut agenda = self.agenda.lock();
+        let Some(entry) = agenda.get(id).filter(|entry| entry.known != Known::Unread) else { return };
+        let observed = observe_entry(&agenda, id, entry, &AppCheck::Unchecked, None);
+        let decision = decide(&observed, &self.policy, now.timestamp());
+        let Some(entry) = agenda.get_mut(id) else { return };
+        let status = report(entry, &decision, &Circumstances { app_problem: None, owner: None }, now);
+        for (kind, note) in events_of_change(&entry.status, &status) {
+            self.events.publish(Event::now(entry.regarding(), kind, note));
+        }
+        *entry.status = status;
+        queue_status_write(&mut self.status_queue, id, entry);
+    }
+
+    pub(super) fn measure(&self, finished: &Finished) {
+        let result = match finished.outcome {
+            Outcome::Refreshed => RefreshResult::Success,
+            Outcome::CallFailed(kind) => {
+                if kind == CallFailure::Unknown {
+                    self.metrics.outcome_unknown();
+                }
+                RefreshResult::Failure { reason: failure_reason(finished).as_str() }
+            }
+            Outcome::Blocked(_) | Outcome::JournalFailed => {
+                RefreshResult::Failure { reason: failure_reason(finished).as_str() }
+            }
+            Outcome::Stale
+            | Outcome::ServerAway
+            | Outcome::SupersededByPerson
+            | Outcome::SupersededBySibling
+            | Outcome::Abandoned => return,
+        };
+        self.metrics.refresh_finished(result, finished.took);
+    }
+}

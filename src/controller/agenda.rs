@@ -1,0 +1,691 @@
+//! The agenda: one compact entry for each integration, indexes from Secrets to integrations, and
+//! the instants at which something is to be done.
+//!
+//! It replaces kube-runtime's `Store` and `Controller`: those keep whole objects, double on a
+//! relist, and start work in order of arrival (see `docs/decisions/agenda.md`).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Resource as _;
+
+use crate::api::names::{MAX_REFRESH_REQUEST_BYTES, REFRESH_REQUESTED_AT};
+use crate::api::{ConditionType, Reason, TikTokShopIntegrationStatus};
+use crate::cluster::{Regarding, Version, WatchedIntegration};
+use crate::decide::TokenFacts;
+use crate::metrics::{Fleet, FleetRow};
+use crate::tokens::{AppKeyNames, Digest, TokenKeyNames};
+
+/// An integration's place in the agenda.
+pub(super) type Id = u32;
+
+/// A Secret: namespace and name.
+pub(super) type SecretName = (Arc<str>, Arc<str>);
+
+/// An app Secret, and under which keys its values stand.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct AppRef {
+    pub secret: SecretName,
+    pub keys: Arc<AppKeyNames>,
+}
+
+/// What this process knows of a token Secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Nothing: it has to be read.
+    Unread,
+    /// There is none.
+    NotFound,
+    /// It may not be read; in the API server's words.
+    Forbidden(Box<str>),
+    /// It was read and lacks a token.
+    Missing { uid: Box<str>, version: Version, what: Box<str>, access_expires_at: Option<i64>, has_access: bool },
+    /// It holds both tokens.
+    Held(Box<Held>),
+}
+
+/// What this process knows of a token Secret that holds both tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    pub uid: Box<str>,
+    pub version: Version,
+    pub facts: TokenFacts,
+    /// The value of the annotation `handled-refresh-request`.
+    pub handled: Option<Box<str>>,
+    /// What only a read of the data tells; `None` where the rest is taken from the status.
+    pub read: Option<ReadFacts>,
+}
+
+/// What only a read of the data tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ReadFacts {
+    /// Digest of the refresh token.
+    pub refresh: Digest,
+    /// Lengths of the two tokens, for the rehearsal.
+    pub lengths: (usize, usize),
+    /// Who last wrote the data.
+    pub manager: Option<Box<str>>,
+}
+
+impl Known {
+    pub(super) fn version(&self) -> Option<(&str, &Version)> {
+        match self {
+            Self::Missing { uid, version, .. } => Some((uid, version)),
+            Self::Held(held) => Some((&held.uid, &held.version)),
+            Self::Unread | Self::NotFound | Self::Forbidden(_) => None,
+        }
+    }
+
+    pub(super) fn held(&self) -> Option<&Held> {
+        match self {
+            Self::Held(held) => Some(held),
+            _ => None,
+        }
+    }
+}
+
+/// What was the case when the last try failed: whatever differs now is a reason to try at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FailedWith {
+    pub pair: Option<Digest>,
+    pub generation: i64,
+    pub app: AppAtFailure,
+    pub request: Option<Box<str>>,
+}
+
+/// The app Secret at the time of a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum AppAtFailure {
+    /// Its version was not known, or makes no difference.
+    Any,
+    /// It had this version.
+    At(Version),
+    /// It may have been corrected since.
+    MaybeCorrected,
+}
+
+/// What an integration is busy with. Nothing else is begun for it meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Busy {
+    No,
+    /// Its token Secret is being read.
+    Reading,
+    /// It waits for a slot, a permit or its app's credentials.
+    Queued,
+    /// A refresh transaction is under way.
+    Refreshing,
+}
+
+/// One integration.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub(super) struct Entry {
+    pub namespace: Arc<str>,
+    pub name: Box<str>,
+    pub uid: Box<str>,
+    pub created_at: i64,
+    pub generation: i64,
+    pub team: Option<Box<str>>,
+    pub suspended: bool,
+    pub refresh_before: Option<i64>,
+    pub token_secret: SecretName,
+    pub token_keys: Arc<TokenKeyNames>,
+    pub app: AppRef,
+    /// The request annotation's value.
+    pub request: Option<Box<str>>,
+    /// The status as this process would have it; the leader is its only writer.
+    pub status: Box<TikTokShopIntegrationStatus>,
+    /// Fingerprint of the status that the API server has, as far as is known.
+    pub served_status: u64,
+    /// The version that this process's last status write made; what is older says nothing of it.
+    pub status_version: Option<Version>,
+    pub known: Known,
+    pub busy: Busy,
+    /// Where it stands in the queue of wake-ups.
+    pub wake_at: Option<i64>,
+    pub failed_with: Option<FailedWith>,
+    /// Why an answer for it is held, where one is.
+    pub held_answer: Option<Box<str>>,
+    /// Where `hoursUntilExpiry` is to be looked at next, in Unix seconds.
+    pub next_tick: i64,
+    /// In `named` mode: when the Secrets are to be read again.
+    pub next_poll: i64,
+    /// Marks entries seen in a list; what a finished list has not seen is gone.
+    pub seen_in: u64,
+    /// Was a warning given of the refresh token's expiry, and for which pair?
+    pub warned_expiring: Option<Digest>,
+    /// Fingerprint of the values in its Secret that were last warned of.
+    pub warned_problems: u64,
+    /// Tries in a row that ended before the call, with nothing to say of the token.
+    pub put_off: u8,
+    /// Was a warning given of a request that is too long?
+    pub warned_request: bool,
+    /// Digest of the refresh token that this process last spent for it.
+    pub last_spent: Option<Digest>,
+    /// Since when it waits to start, in Unix seconds.
+    pub queued_at: i64,
+    /// Is a status write in line or under way?
+    pub writing_status: bool,
+}
+
+impl Entry {
+    pub(super) fn regarding(&self) -> Regarding {
+        Regarding { namespace: (*self.namespace).into(), name: self.name.clone(), uid: self.uid.clone() }
+    }
+
+    /// The request annotation's value, where it is new: handled neither by the Secret's nor by the
+    /// status' word, and not too long.
+    pub(super) fn new_request(&self) -> Option<&str> {
+        let request = self.request.as_deref().filter(|request| request.len() <= MAX_REFRESH_REQUEST_BYTES)?;
+        let handled_on_secret = self.known.held().and_then(|held| held.handled.as_deref());
+        let handled_in_status = self.status.last_handled_refresh_request.as_deref();
+        (handled_on_secret != Some(request) && handled_in_status != Some(request)).then_some(request)
+    }
+
+    /// Fixed for each integration, and different from one to the next.
+    pub(super) fn seed(&self) -> u64 {
+        // FNV-1a: the same in every version of this program, unlike the standard library's hasher.
+        self.uid
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    }
+
+    /// Which refreshes go first: what expires first.
+    pub(super) fn priority(&self, now: i64) -> i64 {
+        self.known.held().and_then(|held| held.facts.access_expires_at).unwrap_or(now)
+    }
+
+    fn is_overdue(&self, now: i64) -> bool {
+        const GRACE: i64 = 60;
+        let attempted = self.status.last_attempt_time.map_or(i64::MIN, |at| at.timestamp());
+        self.status.next_refresh_time.is_some_and(|next| next.timestamp() + GRACE < now && attempted < next.timestamp())
+    }
+}
+
+/// A referenced Secret.
+#[derive(Default)]
+pub(super) struct Slot {
+    /// What the metadata watch says of it.
+    pub presence: Presence,
+    /// Integrations that keep their tokens in it.
+    pub tokens_of: Vec<Id>,
+    /// Integrations that take their app's credentials from it.
+    pub app_of: Vec<Id>,
+    /// The list that last saw it.
+    pub seen_in: u64,
+    /// How many lists had begun when it was first referenced: an older list says nothing of it.
+    pub since: u64,
+}
+
+/// What the metadata watch says of a Secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Nothing yet.
+    #[default]
+    Untold,
+    /// It is not there.
+    Absent,
+    /// It is there, at this version.
+    Present(Metadata),
+}
+
+/// A Secret's metadata, as far as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Metadata {
+    pub uid: Box<str>,
+    pub version: Version,
+    /// This operator's annotations on it; dropped once they are used.
+    pub annotations: Option<BTreeMap<String, String>>,
+}
+
+/// All integrations.
+#[derive(Default)]
+pub(super) struct Agenda {
+    entries: Vec<Option<Entry>>,
+    free: Vec<Id>,
+    by_name: HashMap<(Arc<str>, Box<str>), Id>,
+    slots: HashMap<SecretName, Slot>,
+    namespaces: HashMap<Box<str>, Arc<str>>,
+    token_keys: HashMap<TokenKeyNames, Arc<TokenKeyNames>>,
+    app_keys: HashMap<AppKeyNames, Arc<AppKeyNames>>,
+    wakes: BTreeSet<(i64, Id)>,
+    /// How many lists have begun.
+    lists: u64,
+}
+
+/// What an object asks for, in the agenda's own terms.
+struct Wanted {
+    namespace: Arc<str>,
+    name: Box<str>,
+    uid: Box<str>,
+    version: Option<Version>,
+    generation: i64,
+    request: Option<Box<str>>,
+    team: Option<Box<str>>,
+    suspended: bool,
+    refresh_before: Option<i64>,
+    token_secret: SecretName,
+    token_keys: Arc<TokenKeyNames>,
+    app: AppRef,
+    served_status: u64,
+}
+
+/// What was the case at the failure that a status tells of.
+fn failed_with(status: &TikTokShopIntegrationStatus, request: Option<&str>) -> Option<FailedWith> {
+    let error = status.last_error.as_ref()?;
+    Some(FailedWith {
+        pair: status
+            .observed_token_secret
+            .as_ref()
+            .and_then(|observed| observed.tokens_digest.as_deref())
+            .and_then(Digest::parse),
+        generation: status.observed_generation.unwrap_or(0),
+        // A corrected app secret can't be told from the status: refused credentials are tried once
+        // more after a restart.
+        app: if error.known_reason() == Some(Reason::AppCredentialsRejected) {
+            AppAtFailure::MaybeCorrected
+        } else {
+            AppAtFailure::Any
+        },
+        request: request.map(Into::into),
+    })
+}
+
+/// What an integration's new version changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It is new here.
+    New,
+    /// It names another token Secret; this was the one before.
+    Moved(SecretName),
+    /// Something else, or nothing.
+    Other,
+}
+
+impl Agenda {
+    /// A list begins: its number.
+    pub(super) fn begin_list(&mut self) -> u64 {
+        self.lists += 1;
+        self.lists
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    pub(super) fn get(&self, id: Id) -> Option<&Entry> {
+        self.entries.get(id as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut Entry> {
+        self.entries.get_mut(id as usize)?.as_mut()
+    }
+
+    pub(super) fn ids(&self) -> Vec<Id> {
+        self.by_name.values().copied().collect()
+    }
+
+    pub(super) fn find(&self, namespace: &str, name: &str) -> Option<Id> {
+        let namespace = self.namespaces.get(namespace)?;
+        self.by_name.get(&(Arc::clone(namespace), name.into())).copied()
+    }
+
+    pub(super) fn slot(&self, secret: &SecretName) -> Option<&Slot> {
+        self.slots.get(secret)
+    }
+
+    pub(super) fn slot_mut(&mut self, namespace: &str, name: &str) -> Option<&mut Slot> {
+        let namespace = Arc::clone(self.namespaces.get(namespace)?);
+        self.slots.get_mut(&(namespace, name.into()))
+    }
+
+    /// Does an older integration keep its tokens in the same Secret? Its name.
+    pub(super) fn owner_before(&self, id: Id) -> Option<&str> {
+        let entry = self.get(id)?;
+        let age = |entry: &Entry| (entry.created_at, entry.uid.clone());
+        let mine = age(entry);
+        self.slots
+            .get(&entry.token_secret)?
+            .tokens_of
+            .iter()
+            .filter(|&&other| other != id)
+            .filter_map(|&other| self.get(other))
+            .filter(|other| age(other) < mine)
+            .min_by_key(|other| age(other))
+            .map(|other| &*other.name)
+    }
+
+    /// Takes in an integration as the watch delivered it. `None` where its spec can't be read.
+    pub(super) fn apply(&mut self, object: WatchedIntegration, list: u64, leading: bool) -> Option<(Id, Change)> {
+        let wanted = self.read(&object)?;
+        let status = object.status.unwrap_or_default();
+        let key = (Arc::clone(&wanted.namespace), wanted.name.clone());
+        match self.by_name.get(&key).copied() {
+            Some(id) if self.get(id).is_some_and(|entry| entry.uid == wanted.uid) => {
+                Some((id, self.change(id, wanted, status, list, leading)?))
+            }
+            // One of the same name with another UID was taken out before: see `replaced_by`.
+            _ => Some((self.add(wanted, status, object.created_at, list), Change::New)),
+        }
+    }
+
+    /// The integration that this object takes the place of: of the same name, deleted and created
+    /// anew between two looks.
+    pub(super) fn replaced_by(&self, object: &WatchedIntegration) -> Option<Id> {
+        let meta = object.meta();
+        let id = self.find(meta.namespace.as_deref()?, meta.name.as_deref()?)?;
+        (Some(&*self.get(id)?.uid) != meta.uid.as_deref()).then_some(id)
+    }
+
+    /// What an object asks for.
+    fn read(&mut self, object: &WatchedIntegration) -> Option<Wanted> {
+        let meta = object.meta();
+        let (namespace, name) = (meta.namespace.as_deref()?, meta.name.as_deref()?);
+        let spec = match &object.spec {
+            Ok(spec) => spec,
+            Err(why) => {
+                tracing::warn!(
+                    namespace,
+                    name,
+                    why,
+                    "an integration can't be read and is left alone: apply the CRD of this version and write its spec anew"
+                );
+                return None;
+            }
+        };
+        let namespace = self.intern_namespace(namespace);
+        let keys = &spec.token_secret_ref.keys;
+        let token_keys = TokenKeyNames {
+            access_token: keys.access_token.as_str().into(),
+            access_token_expire_in: keys.access_token_expire_in.as_str().into(),
+            refresh_token: keys.refresh_token.as_str().into(),
+            refresh_token_expire_in: keys.refresh_token_expire_in.as_str().into(),
+        };
+        let keys = &spec.app_credentials_secret_ref.keys;
+        let app_keys =
+            AppKeyNames { app_key: keys.app_key.as_str().into(), app_secret: keys.app_secret.as_str().into() };
+        Some(Wanted {
+            name: name.into(),
+            uid: meta.uid.as_deref().unwrap_or_default().into(),
+            version: meta.resource_version.as_deref().and_then(Version::new),
+            generation: meta.generation.unwrap_or(0),
+            request: meta
+                .annotations
+                .as_ref()
+                .and_then(|annotations| annotations.get(REFRESH_REQUESTED_AT))
+                .map(|value| value.as_str().into()),
+            team: spec.team_id.as_deref().map(Into::into),
+            suspended: spec.suspend,
+            refresh_before: spec.refresh_before().map(seconds),
+            token_secret: (Arc::clone(&namespace), spec.token_secret_ref.name.as_str().into()),
+            token_keys: intern(&mut self.token_keys, token_keys),
+            app: AppRef {
+                secret: (Arc::clone(&namespace), spec.app_credentials_secret_ref.name.as_str().into()),
+                keys: intern(&mut self.app_keys, app_keys),
+            },
+            served_status: fingerprint(object.status.as_ref()),
+            namespace,
+        })
+    }
+
+    fn change(
+        &mut self,
+        id: Id,
+        wanted: Wanted,
+        status: TikTokShopIntegrationStatus,
+        list: u64,
+        leading: bool,
+    ) -> Option<Change> {
+        let entry = self.entries.get_mut(id as usize)?.as_mut()?;
+        let moved = entry.token_secret != wanted.token_secret || entry.token_keys != wanted.token_keys;
+        // Older than this process's own last write, so it says nothing of the status there now.
+        let outdated = entry
+            .status_version
+            .as_ref()
+            .zip(wanted.version.as_ref())
+            .is_some_and(|(own, told)| own.covers(told) && own != told);
+        if !entry.writing_status && !outdated {
+            entry.served_status = wanted.served_status;
+        }
+        // As long as this process wrote nothing of its own, the status there is the truth: another
+        // leader's last word may arrive after its end.
+        if !leading || (entry.status_version.is_none() && !entry.writing_status && entry.busy != Busy::Refreshing) {
+            let handled = status.last_handled_refresh_request.clone();
+            entry.failed_with = failed_with(&status, handled.as_deref());
+            *entry.status = status;
+        }
+        if moved {
+            entry.known = Known::Unread;
+        }
+        let (old_token, old_app) = (entry.token_secret.clone(), entry.app.secret.clone());
+        let (new_token, new_app) = (wanted.token_secret.clone(), wanted.app.secret.clone());
+        entry.generation = wanted.generation;
+        entry.request = wanted.request;
+        entry.team = wanted.team;
+        entry.suspended = wanted.suspended;
+        entry.refresh_before = wanted.refresh_before;
+        entry.token_secret = wanted.token_secret;
+        entry.token_keys = wanted.token_keys;
+        entry.app = wanted.app;
+        entry.seen_in = list;
+        if old_token != new_token || old_app != new_app {
+            self.unlink(id, &old_token, &old_app);
+            self.link(id, &new_token, &new_app);
+        }
+        Some(if old_token == new_token { Change::Other } else { Change::Moved(old_token) })
+    }
+
+    fn add(&mut self, wanted: Wanted, status: TikTokShopIntegrationStatus, created_at: i64, list: u64) -> Id {
+        let key = (Arc::clone(&wanted.namespace), wanted.name.clone());
+        let (token_secret, app_secret) = (wanted.token_secret.clone(), wanted.app.secret.clone());
+        let handled = status.last_handled_refresh_request.clone();
+        let entry = Entry {
+            failed_with: failed_with(&status, handled.as_deref()),
+            status: Box::new(status),
+            namespace: wanted.namespace,
+            name: wanted.name,
+            uid: wanted.uid,
+            created_at,
+            generation: wanted.generation,
+            team: wanted.team,
+            suspended: wanted.suspended,
+            refresh_before: wanted.refresh_before,
+            token_secret: wanted.token_secret,
+            token_keys: wanted.token_keys,
+            app: wanted.app,
+            request: wanted.request,
+            served_status: wanted.served_status,
+            status_version: None,
+            known: Known::Unread,
+            busy: Busy::No,
+            wake_at: None,
+            held_answer: None,
+            next_tick: i64::MIN,
+            next_poll: i64::MIN,
+            seen_in: list,
+            warned_expiring: None,
+            warned_problems: 0,
+            put_off: 0,
+            warned_request: false,
+            last_spent: None,
+            queued_at: i64::MAX,
+            writing_status: false,
+        };
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            Id::try_from(self.entries.len() - 1).unwrap_or(Id::MAX)
+        });
+        self.entries[id as usize] = Some(entry);
+        self.by_name.insert(key, id);
+        self.link(id, &token_secret, &app_secret);
+        id
+    }
+
+    /// Takes out an integration.
+    pub(super) fn remove(&mut self, id: Id) {
+        let Some(entry) = self.entries.get_mut(id as usize).and_then(Option::take) else { return };
+        if let Some(at) = entry.wake_at {
+            self.wakes.remove(&(at, id));
+        }
+        self.by_name.remove(&(Arc::clone(&entry.namespace), entry.name.clone()));
+        self.unlink(id, &entry.token_secret, &entry.app.secret);
+        self.free.push(id);
+    }
+
+    /// Integrations of a namespace (of all, where `None`) that a finished list has not seen.
+    pub(super) fn unseen(&self, namespace: Option<&str>, list: u64) -> Vec<Id> {
+        self.by_name
+            .iter()
+            .filter(|((of, _), id)| {
+                namespace.is_none_or(|namespace| **of == *namespace)
+                    && self.get(**id).is_some_and(|entry| entry.seen_in != list)
+            })
+            .map(|(_, id)| *id)
+            .collect()
+    }
+
+    /// Marks Secrets that a finished list has not seen as absent, and gives the integrations
+    /// concerned.
+    pub(super) fn sweep_secrets(&mut self, namespace: Option<&str>, list: u64) -> Vec<Id> {
+        let mut concerned = Vec::new();
+        for ((of, _), slot) in &mut self.slots {
+            if namespace.is_none_or(|namespace| **of == *namespace) && slot.seen_in != list && slot.since < list {
+                slot.presence = Presence::Absent;
+                concerned.extend(slot.tokens_of.iter().chain(&slot.app_of));
+            }
+        }
+        concerned
+    }
+
+    /// Drops a Secret's annotations: what they tell was used, and there are as many of them as shops.
+    pub(super) fn drop_annotations(&mut self, secret: &SecretName) {
+        if let Some(Slot { presence: Presence::Present(metadata), .. }) = self.slots.get_mut(secret) {
+            metadata.annotations = None;
+        }
+    }
+
+    /// Has every token Secret read again before anything is decided on it.
+    pub(super) fn forget_secrets(&mut self) {
+        for entry in self.entries.iter_mut().flatten() {
+            entry.known = Known::Unread;
+        }
+    }
+
+    /// Has every instant computed anew: wall time was set.
+    pub(super) fn forget_instants(&mut self) {
+        for entry in self.entries.iter_mut().flatten() {
+            entry.next_tick = i64::MIN;
+            entry.next_poll = i64::MIN;
+            if entry.known.held().is_some_and(|held| held.facts.claim.is_some()) {
+                entry.known = Known::Unread;
+            }
+        }
+    }
+
+    /// Sets when an integration is to be looked at next.
+    pub(super) fn wake(&mut self, id: Id, at: i64) {
+        let Some(entry) = self.entries.get_mut(id as usize).and_then(Option::as_mut) else { return };
+        if let Some(before) = entry.wake_at.replace(at) {
+            self.wakes.remove(&(before, id));
+        }
+        self.wakes.insert((at, id));
+    }
+
+    /// The next instant at which something is to be done.
+    pub(super) fn next_wake(&self) -> Option<i64> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    /// Takes out one integration whose time has come.
+    pub(super) fn pop_due(&mut self, now: i64) -> Option<Id> {
+        let &(at, id) = self.wakes.first().filter(|(at, _)| *at <= now)?;
+        self.wakes.remove(&(at, id));
+        if let Some(entry) = self.get_mut(id) {
+            entry.wake_at = None;
+        }
+        Some(id)
+    }
+
+    fn intern_namespace(&mut self, namespace: &str) -> Arc<str> {
+        if let Some(known) = self.namespaces.get(namespace) {
+            return Arc::clone(known);
+        }
+        let shared: Arc<str> = namespace.into();
+        self.namespaces.insert(namespace.into(), Arc::clone(&shared));
+        shared
+    }
+
+    fn link(&mut self, id: Id, token: &SecretName, app: &SecretName) {
+        let since = self.lists;
+        let new = || Slot { since, ..Slot::default() };
+        self.slots.entry(token.clone()).or_insert_with(new).tokens_of.push(id);
+        self.slots.entry(app.clone()).or_insert_with(new).app_of.push(id);
+    }
+
+    fn unlink(&mut self, id: Id, token: &SecretName, app: &SecretName) {
+        if let Some(slot) = self.slots.get_mut(token) {
+            slot.tokens_of.retain(|&other| other != id);
+        }
+        if let Some(slot) = self.slots.get_mut(app) {
+            slot.app_of.retain(|&other| other != id);
+        }
+        for secret in [token, app] {
+            if self.slots.get(secret).is_some_and(|slot| slot.tokens_of.is_empty() && slot.app_of.is_empty()) {
+                self.slots.remove(secret);
+            }
+        }
+    }
+}
+
+fn intern<T: Clone + Eq + std::hash::Hash>(known: &mut HashMap<T, Arc<T>>, value: T) -> Arc<T> {
+    if let Some(shared) = known.get(&value) {
+        return Arc::clone(shared);
+    }
+    let shared = Arc::new(value.clone());
+    known.insert(value, Arc::clone(&shared));
+    shared
+}
+
+/// Whole seconds, as times are counted here.
+pub(super) fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Tells two statuses apart; an absent one is 0.
+pub(super) fn fingerprint(status: Option<&TikTokShopIntegrationStatus>) -> u64 {
+    use std::hash::{DefaultHasher, Hasher};
+    let Some(bytes) = status.and_then(|status| serde_json::to_vec(status).ok()) else { return 0 };
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&bytes);
+    hasher.finish()
+}
+
+/// The agenda as the metrics see it.
+pub(super) struct SharedAgenda(pub std::sync::Mutex<Agenda>);
+
+impl SharedAgenda {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Agenda> {
+        // A panic in the work loop ends the process; until then a scrape may still read.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Fleet for SharedAgenda {
+    fn for_each(&self, row: &mut dyn FnMut(FleetRow<'_>)) {
+        let now = crate::clock::Clock::now().timestamp();
+        for entry in self.lock().entries.iter().flatten() {
+            let ready = entry.status.condition(ConditionType::Ready);
+            let expires_at = |time: Option<chrono::DateTime<chrono::Utc>>| time.map(|time| time.timestamp());
+            row(FleetRow {
+                namespace: &entry.namespace,
+                name: &entry.name,
+                team: entry.team.as_deref(),
+                ready: ready.map_or("Unknown", |ready| ready.status.as_str()),
+                reason: ready.and_then(crate::api::Condition::known_reason).map_or("", Reason::as_str),
+                access_expires_at: expires_at(entry.status.access_token_expires_at),
+                refresh_expires_at: expires_at(entry.status.refresh_token_expires_at),
+                overdue: entry.is_overdue(now),
+            });
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Whose a claim is, and whether it still counts.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::DateTime;
+
+use crate::clock::Clock;
+use crate::decide::{ClaimFacts, ClaimStanding};
+use crate::journal::Journal;
+use crate::tokens::Digest;
+use crate::transaction::{Claim, ClaimOutcome, Standing, UNREADABLE_CLAIM_LIFE};
+
+/// Claims of others remembered at most; what is forgotten is respected anew, which only costs time.
+const MOST_REMEMBERED: usize = 10_000;
+
+/// What this process knows about claims: which are its own, which of an earlier life, and since
+/// when it has seen those of others.
+pub(super) struct Claims {
+    /// Pod UID and process id, parted by a slash: what this process writes as `holder`.
+    pub holder: String,
+    process: String,
+    journal: Option<Journal>,
+    /// Claims of earlier lives for which a call was intended, by the journal.
+    intended: Mutex<HashSet<String>>,
+    /// Transactions of this process that are under way.
+    active: Mutex<HashSet<String>>,
+    /// When a claim of another was first seen, on this machine's own clock: clocks of nodes differ.
+    first_seen: Mutex<HashMap<String, Duration>>,
+}
+
+impl Claims {
+    pub(super) fn new(holder: String, process: String, journal: Option<Journal>, intended: HashSet<String>) -> Self {
+        Self {
+            holder,
+            process,
+            journal,
+            intended: Mutex::new(intended),
+            active: Mutex::default(),
+            first_seen: Mutex::default(),
+        }
+    }
+
+    /// A transaction begins.
+    pub(super) fn begin(&self, attempt: &str) {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt.to_owned());
+    }
+
+    /// A transaction is over.
+    pub(super) fn end(&self, attempt: &str) {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner).remove(attempt);
+    }
+
+    fn is_active(&self, claim: &Claim) -> bool {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner).contains(attempt_of(claim))
+    }
+
+    /// How a claim found on a Secret is to be taken; `None` where it says nothing about the token
+    /// that stands there.
+    pub(super) fn facts(&self, text: &str, refresh: Option<Digest>, now: i64) -> Option<ClaimFacts> {
+        let Some(claim) = Claim::parse(text) else {
+            let standing = match self.remaining(text, UNREADABLE_CLAIM_LIFE) {
+                Some(left) => ClaimStanding::Alive { until: now.saturating_add(whole_seconds(left)) },
+                None => ClaimStanding::Unknown,
+            };
+            return Some(ClaimFacts { standing, presented: 1, at: now, marked_unknown: false });
+        };
+        let marked_unknown = claim.outcome == Some(ClaimOutcome::Unknown);
+        let standing = if marked_unknown {
+            ClaimStanding::Unknown
+        } else if self.is_active(&claim) {
+            ClaimStanding::Alive { until: now.saturating_add(whole_seconds(claim.life())) }
+        } else if claim.process() == self.process {
+            // A transaction of this process that is over and left its claim ended before the call.
+            ClaimStanding::NeverCalled
+        } else if self.is_earlier_life(claim.process()) {
+            if self.was_intended(&claim.id) { ClaimStanding::Unknown } else { ClaimStanding::NeverCalled }
+        } else {
+            match self.remaining(&claim.id, claim.life()) {
+                Some(left) => ClaimStanding::Alive { until: now.saturating_add(whole_seconds(left)) },
+                None => ClaimStanding::Unknown,
+            }
+        };
+        let about_this_token = claim.from_digest().is_some_and(|from| Some(from) == refresh);
+        if !about_this_token && !matches!(standing, ClaimStanding::Alive { .. }) {
+            return None;
+        }
+        let at = DateTime::parse_from_rfc3339(&claim.at).map_or(now, |at| at.timestamp()).min(now);
+        Some(ClaimFacts { standing, presented: claim.presented, at, marked_unknown })
+    }
+
+    /// How a claim stands to the transaction of this attempt.
+    pub(super) fn standing(&self, text: Option<&str>, attempt: &str) -> Standing {
+        let Some(text) = text else { return Standing::Free };
+        let Some(claim) = Claim::parse(text) else {
+            return if self.remaining(text, UNREADABLE_CLAIM_LIFE).is_some() {
+                Standing::OthersAlive
+            } else {
+                Standing::OthersDead
+            };
+        };
+        let marked_unknown = claim.outcome == Some(ClaimOutcome::Unknown);
+        if attempt_of(&claim) == attempt {
+            Standing::Own { marked_unknown }
+        } else if self.is_active(&claim) {
+            Standing::OthersAlive
+        } else if marked_unknown
+            || claim.process() == self.process
+            || self.is_earlier_life(claim.process())
+            || self.remaining(&claim.id, claim.life()).is_none()
+        {
+            Standing::OthersDead
+        } else {
+            Standing::OthersAlive
+        }
+    }
+
+    fn is_earlier_life(&self, process: &str) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.is_earlier_life(process))
+    }
+
+    fn was_intended(&self, id: &str) -> bool {
+        self.intended.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+
+    /// How much of its life a claim of another has left, counted from first seeing it.
+    fn remaining(&self, id: &str, life: Duration) -> Option<Duration> {
+        let now = Clock::boottime();
+        let mut first_seen = self.first_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if first_seen.len() >= MOST_REMEMBERED && !first_seen.contains_key(id) {
+            let oldest_kept = now.saturating_sub(Duration::from_hours(1));
+            first_seen.retain(|_, seen| *seen > oldest_kept);
+            if first_seen.len() >= MOST_REMEMBERED {
+                first_seen.clear();
+            }
+        }
+        let seen = *first_seen.entry(id.to_owned()).or_insert(now);
+        (seen + life).checked_sub(now).filter(|left| !left.is_zero())
+    }
+}
+
+/// The transaction that a claim belongs to.
+fn attempt_of(claim: &Claim) -> &str {
+    claim.id.split('.').next().unwrap_or_default()
+}
+
+/// Rounded up: a claim must not be taken for dead a moment too early.
+fn whole_seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX - 1) + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: Digest = Digest::from_bytes([7; 16]);
+
+    fn claims() -> Claims {
+        Claims::new("pod/me".into(), "me".into(), None, HashSet::new())
+    }
+
+    fn claim(holder: &str) -> Claim {
+        Claim {
+            id: "attempt.1".into(),
+            holder: holder.into(),
+            integration: "shops/a".into(),
+            at: "2026-01-01T00:00:00Z".into(),
+            ttl_seconds: 45,
+            from: TOKEN.to_string(),
+            request: None,
+            presented: 1,
+            outcome: None,
+        }
+    }
+
+    fn standing(claims: &Claims, claim: &Claim) -> Option<ClaimStanding> {
+        claims.facts(&claim.to_text(), Some(TOKEN), 1_000).map(|facts| facts.standing)
+    }
+
+    #[test]
+    fn anothers_claim_is_alive_for_its_own_time_whatever_its_clock_says() {
+        assert!(
+            matches!(standing(&claims(), &claim("pod/other")), Some(ClaimStanding::Alive { until }) if (1_045..=1_046).contains(&until))
+        );
+        let over = Claim { ttl_seconds: 0, ..claim("pod/other") };
+        assert_eq!(standing(&claims(), &over), Some(ClaimStanding::Unknown), "past its time, nobody knows");
+    }
+
+    #[test]
+    fn ones_own_claim_that_led_to_no_call_is_no_obstacle() {
+        assert_eq!(standing(&claims(), &claim("pod/me")), Some(ClaimStanding::NeverCalled));
+    }
+
+    #[test]
+    fn ones_own_claim_is_alive_while_its_transaction_is_under_way() {
+        let claims = claims();
+        claims.begin("attempt");
+        assert!(matches!(standing(&claims, &claim("pod/me")), Some(ClaimStanding::Alive { .. })));
+        claims.end("attempt");
+        assert_eq!(standing(&claims, &claim("pod/me")), Some(ClaimStanding::NeverCalled));
+    }
+
+    #[test]
+    fn a_marked_claim_is_unknown_whoever_made_it() {
+        let marked = Claim { outcome: Some(ClaimOutcome::Unknown), ..claim("pod/other") };
+        assert_eq!(standing(&claims(), &marked), Some(ClaimStanding::Unknown));
+    }
+
+    #[test]
+    fn a_settled_claim_about_another_token_says_nothing() {
+        let marked = Claim { outcome: Some(ClaimOutcome::Unknown), ..claim("pod/other") };
+        assert_eq!(claims().facts(&marked.to_text(), Some(Digest::from_bytes([8; 16])), 0), None);
+    }
+
+    #[test]
+    fn an_unreadable_claim_counts_as_a_live_one() {
+        assert!(matches!(
+            claims().facts("gibberish", Some(TOKEN), 0),
+            Some(ClaimFacts { standing: ClaimStanding::Alive { until }, .. }) if until >= 600
+        ));
+    }
+
+    #[test]
+    fn a_transaction_knows_its_own_claim_by_its_attempt() {
+        let claims = claims();
+        let text = claim("pod/me").to_text();
+        assert_eq!(claims.standing(Some(&text), "attempt"), Standing::Own { marked_unknown: false });
+        assert_eq!(claims.standing(Some(&text), "another"), Standing::OthersDead);
+        assert_eq!(claims.standing(None, "attempt"), Standing::Free);
+        let others = claim("pod/other").to_text();
+        assert_eq!(claims.standing(Some(&others), "another"), Standing::OthersAlive);
+    }
+}

@@ -1,0 +1,218 @@
+//! What the watches tell, taken into the agenda.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kube::Resource as _;
+use kube::runtime::watcher;
+
+use super::agenda::{Busy, Change, Id, Metadata, Presence};
+use super::watch::Told;
+use super::{BATCH, Controller, INTEGRATIONS, POLL_STRETCHED_ABOVE, SECRETS};
+use crate::cluster::Version;
+use crate::settings::SecretAccess;
+
+impl Controller {
+    pub(super) fn on_told_batch(&mut self, first: Told) {
+        self.on_told(first);
+        for _ in 1..BATCH {
+            let Ok(told) = self.told.try_recv() else { return };
+            self.on_told(told);
+        }
+    }
+
+    pub(super) fn on_told(&mut self, told: Told) {
+        match told {
+            Told::Integration(scope, event) => match *event {
+                watcher::Event::Init => self.list_begins(INTEGRATIONS, scope),
+                watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
+                    let list = self.list_of(INTEGRATIONS, scope);
+                    let replaced = self.agenda.lock().replaced_by(&object);
+                    if let Some(id) = replaced {
+                        self.remove(id);
+                    }
+                    let applied = self.agenda.lock().apply(object, list, self.leading);
+                    if let Some((id, change)) = applied {
+                        self.on_integration(id, &change);
+                    }
+                }
+                watcher::Event::Delete(object) => {
+                    let meta = object.meta();
+                    if let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) {
+                        let id = self.agenda.lock().find(namespace, name);
+                        if let Some(id) = id {
+                            self.remove(id);
+                        }
+                    }
+                }
+                watcher::Event::InitDone => {
+                    let list = self.list_of(INTEGRATIONS, scope.clone());
+                    let gone = self.agenda.lock().unseen(scope.as_deref(), list);
+                    for id in gone {
+                        self.remove(id);
+                    }
+                    self.list_is_in(INTEGRATIONS, scope);
+                }
+            },
+            Told::Secret(scope, event) => match *event {
+                watcher::Event::Init => self.list_begins(SECRETS, scope),
+                watcher::Event::InitApply(secret) | watcher::Event::Apply(secret) => {
+                    let meta = secret.meta();
+                    let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return };
+                    let Some(version) = meta.resource_version.as_deref().and_then(Version::new) else { return };
+                    let presence = Presence::Present(Metadata {
+                        uid: meta.uid.as_deref().unwrap_or_default().into(),
+                        version,
+                        annotations: meta.annotations.clone(),
+                    });
+                    let list = self.list_of(SECRETS, scope);
+                    self.on_secret(namespace, name, presence, list);
+                }
+                watcher::Event::Delete(secret) => {
+                    let meta = secret.meta();
+                    let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return };
+                    let list = self.list_of(SECRETS, scope);
+                    self.on_secret(namespace, name, Presence::Absent, list);
+                }
+                watcher::Event::InitDone => {
+                    let list = self.list_of(SECRETS, scope.clone());
+                    let concerned = self.agenda.lock().sweep_secrets(scope.as_deref(), list);
+                    self.list_is_in(SECRETS, scope);
+                    if self.lists_awaited.is_empty() {
+                        for id in concerned {
+                            self.evaluate(id);
+                        }
+                    }
+                }
+            },
+        }
+    }
+
+    pub(super) fn list_begins(&mut self, what: &'static str, scope: Option<Arc<str>>) {
+        let list = self.agenda.lock().begin_list();
+        self.lists.insert((what, scope), list);
+    }
+
+    pub(super) fn list_of(&self, what: &'static str, scope: Option<Arc<str>>) -> u64 {
+        self.lists.get(&(what, scope)).copied().unwrap_or(0)
+    }
+
+    pub(super) fn list_is_in(&mut self, what: &'static str, scope: Option<Arc<str>>) {
+        if !self.lists_awaited.remove(&(what, scope)) {
+            return;
+        }
+        let integrations_in = !self.lists_awaited.iter().any(|(what, _)| *what == INTEGRATIONS);
+        if integrations_in && !self.secrets_watched && self.settings.secret_access == SecretAccess::Watch {
+            // Only now: the index that says which Secrets matter is complete.
+            self.secrets_watched = true;
+            self.watches.start_secrets();
+        }
+        if self.lists_awaited.is_empty() {
+            let count = self.agenda.lock().len();
+            tracing::info!(integrations = count, "the first lists are in");
+            if self.settings.secret_access == SecretAccess::Named && count > POLL_STRETCHED_ABOVE {
+                tracing::warn!(
+                    integrations = count,
+                    poll_seconds = self.poll_seconds(count),
+                    "with --secret-access named and so many integrations, Secrets are looked at less often than --secret-poll-interval says"
+                );
+            }
+            for ((namespace, name), job) in &self.under_way {
+                let gone = self.agenda.lock().find(namespace, name).is_none();
+                job.integration_gone.store(gone, Ordering::Relaxed);
+            }
+            self.readiness.lists_are_in();
+            if self.leading {
+                self.evaluate_all();
+            }
+        }
+    }
+
+    pub(super) fn on_integration(&mut self, id: Id, change: &Change) {
+        {
+            let mut agenda = self.agenda.lock();
+            let Some(entry) = agenda.get_mut(id) else { return };
+            if *change == Change::New
+                && let Some(job) = self.under_way.get(&(Arc::clone(&entry.namespace), entry.name.clone()))
+            {
+                entry.busy = Busy::Refreshing;
+                job.integration_gone.store(false, Ordering::Relaxed);
+            }
+        }
+        if *change == Change::New {
+            self.show_held(id);
+        }
+        if self.lists_awaited.is_empty() {
+            self.evaluate(id);
+            match change {
+                Change::New => self.evaluate_siblings(id),
+                Change::Moved(before) => {
+                    self.evaluate_siblings(id);
+                    let left = self.agenda.lock().slot(before).map(|slot| slot.tokens_of.clone());
+                    for sibling in left.unwrap_or_default() {
+                        self.evaluate(sibling);
+                    }
+                }
+                Change::Other => {}
+            }
+        }
+    }
+
+    /// Of several integrations on one Secret, which one keeps it may have changed.
+    pub(super) fn evaluate_siblings(&mut self, id: Id) {
+        let siblings = {
+            let agenda = self.agenda.lock();
+            let Some(entry) = agenda.get(id) else { return };
+            agenda.slot(&entry.token_secret).map(|slot| slot.tokens_of.clone()).unwrap_or_default()
+        };
+        for sibling in siblings.into_iter().filter(|sibling| *sibling != id) {
+            self.evaluate(sibling);
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: Id) {
+        let siblings = {
+            let mut agenda = self.agenda.lock();
+            let Some(entry) = agenda.get(id) else { return };
+            if let Some(job) = self.under_way.get(&(Arc::clone(&entry.namespace), entry.name.clone())) {
+                job.integration_gone.store(true, Ordering::Relaxed);
+            }
+            let secret = entry.token_secret.clone();
+            agenda.remove(id);
+            agenda.slot(&secret).map(|slot| slot.tokens_of.clone()).unwrap_or_default()
+        };
+        self.dispatch.forget(id);
+        for sibling in siblings {
+            self.evaluate(sibling);
+        }
+    }
+
+    pub(super) fn on_secret(&mut self, namespace: &str, name: &str, presence: Presence, list: u64) {
+        let (tokens_of, app_of) = {
+            let mut agenda = self.agenda.lock();
+            let Some(slot) = agenda.slot_mut(namespace, name) else { return };
+            slot.seen_in = list;
+            // An event may be older than what is known already, after a new list or a slow stream.
+            if let (Presence::Present(known), Presence::Present(told)) = (&slot.presence, &presence)
+                && known.uid == told.uid
+                && known.version.covers(&told.version)
+            {
+                return;
+            }
+            slot.presence = presence;
+            (slot.tokens_of.clone(), slot.app_of.clone())
+        };
+        for id in &tokens_of {
+            let agenda = self.agenda.lock();
+            let Some(entry) = agenda.get(*id) else { continue };
+            if let Some(job) = self.under_way.get(&(Arc::clone(&entry.namespace), entry.name.clone())) {
+                job.nudge.notify_one();
+            }
+        }
+        if self.lists_awaited.is_empty() {
+            for id in tokens_of.into_iter().chain(app_of) {
+                self.evaluate(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,805 @@
+//! The controller: one work loop that owns the agenda.
+//!
+//! ```text
+//!  watch ──▶ observe ──▶ decide ──▶ act ──▶ report ──▶ sleep until the next instant that matters
+//! ```
+//!
+//! The loop never waits for the network: reads, refreshes and status writes are tasks that report
+//! back to it. So there is one place that changes the agenda, and no lock is held across a wait.
+
+mod acting;
+mod agenda;
+mod apps;
+mod claims;
+mod dispatch;
+mod intake;
+mod observe;
+mod outcome;
+mod reading;
+mod refresh;
+mod report;
+mod watch;
+mod writing;
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch as channel};
+use tokio::time::Instant;
+
+use self::agenda::{
+    Agenda, AppAtFailure, AppRef, Busy, Entry, FailedWith, Id, Known, Presence, SecretName, SharedAgenda, seconds,
+};
+use self::apps::{AppCheck, Apps};
+use self::claims::Claims;
+use self::dispatch::Dispatch;
+use self::refresh::{Holding, Job, Shared, Update, Work};
+use self::report::{Circumstances, differs, events_of_change, expiring_warning, report};
+use self::watch::{Told, Watches};
+use self::writing::queue_status_write;
+use crate::admin::{Heartbeat, Readiness};
+use crate::api::names::MAX_REFRESH_REQUEST_BYTES;
+use crate::api::{ConditionType, LastError, Reason};
+use crate::clock::{Clock, Drift};
+use crate::cluster::{ApiError, Cluster, Event, EventKind, Events, Version};
+use crate::decide::{
+    ClaimStanding, CredentialsState, Decision, Failure, History, Observed, Policy, SecretState, Waiting, decide,
+};
+use crate::journal::{self, Journal};
+use crate::lease::Leadership;
+use crate::metrics::{Fleet, Metrics};
+use crate::settings::{SecretAccess, Settings};
+use crate::tiktok::TokenClient;
+use crate::tokens::{AppCredentials, MissingKeys, TokenKeyNames};
+
+/// Reads of Secrets under way at most.
+const MOST_READS: usize = 32;
+
+/// Status writes under way at most.
+const MOST_STATUS_WRITES: usize = 32;
+
+/// Messages taken in before the loop looks at its timers again.
+const BATCH: usize = 256;
+
+/// Longest sleep: timers are monotonic and wake-ups are computed from wall time, which may jump.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+
+/// Pause before something is tried again that failed because the API server was away.
+const SERVER_AWAY_PAUSE: i64 = 3;
+
+/// Pause before something is tried again that the API server forbids.
+const FORBIDDEN_PAUSE: i64 = 60;
+
+/// How often kept pairs are looked through for old ones.
+const KEPT_SWEEP: Duration = Duration::from_mins(1);
+
+/// In `named` mode, above this many integrations the poll interval is stretched.
+const POLL_STRETCHED_ABOVE: usize = 5_000;
+
+/// The two kinds of lists.
+const INTEGRATIONS: &str = "integrations";
+const SECRETS: &str = "secrets";
+
+/// A refresh that waits longer than this, in seconds, is shown as waiting.
+const SHOWN_AS_WAITING_AFTER: i64 = 10;
+
+/// What the tasks report to the loop.
+enum Message {
+    TokenSecretRead(Box<TokenSecretRead>),
+    AppSecretRead { app: AppRef, result: Result<AppRead, ApiError> },
+    StatusWritten { id: Id, uid: Box<str>, fingerprint: u64, result: Result<Option<Version>, ApiError> },
+}
+
+/// A read of a token Secret is over.
+struct TokenSecretRead {
+    id: Id,
+    uid: Box<str>,
+    /// What was read: the integration may name another by now.
+    secret: SecretName,
+    keys: Arc<TokenKeyNames>,
+    /// What the watch had said when the read began.
+    seen: Presence,
+    result: Result<TokenRead, ApiError>,
+}
+
+struct TokenRead {
+    known: Known,
+    problems: Vec<String>,
+    /// The pair kept from the last rotation, where the spent one stands in the Secret again.
+    reverted: Option<journal::Kept>,
+}
+
+struct AppRead {
+    version: Version,
+    credentials: Result<AppCredentials, MissingKeys>,
+}
+
+/// A refresh that is under way.
+struct UnderWay {
+    integration_gone: Arc<AtomicBool>,
+    nudge: Arc<Notify>,
+    /// Its answer is held, so it takes no slot.
+    held: Option<Holding>,
+    /// It waits to settle its claim, so it takes no slot either.
+    settling: bool,
+    /// What was the case when it began: if it fails, that is what failed.
+    began_with: Option<FailedWith>,
+    app_key: Option<Box<str>>,
+}
+
+/// What the controller is built from.
+pub struct Parts {
+    /// The API server.
+    pub cluster: Cluster,
+    /// TikTok's token endpoint.
+    pub tiktok: TokenClient,
+    /// Where answers survive a crash.
+    pub journal: Option<Journal>,
+    /// What earlier processes left in the journal.
+    pub left: Vec<journal::Entry>,
+    /// Pod UID or host name, to name this process in claims and events.
+    pub pod: String,
+    /// Random id of this process.
+    pub process: String,
+    /// The process's metrics.
+    pub metrics: Arc<Metrics>,
+    /// Beaten by the work loop.
+    pub heartbeat: Heartbeat,
+    /// Set when lists are in and the journal was tried.
+    pub readiness: Readiness,
+}
+
+/// The controller.
+pub struct Controller {
+    settings: Settings,
+    policy: Policy,
+    shared: Arc<Shared>,
+    agenda: Arc<SharedAgenda>,
+    apps: Apps,
+    dispatch: Dispatch,
+    under_way: HashMap<(Arc<str>, Box<str>), UnderWay>,
+    events: Events,
+    metrics: Arc<Metrics>,
+    heartbeat: Heartbeat,
+    readiness: Readiness,
+    leading: bool,
+    stopping: bool,
+    watches: Watches,
+    told: mpsc::Receiver<Told>,
+    updates: mpsc::UnboundedReceiver<Update>,
+    messages: mpsc::UnboundedReceiver<Message>,
+    tell: mpsc::UnboundedSender<Message>,
+    reads: usize,
+    read_queue: BTreeSet<(i64, Id)>,
+    status_writes: usize,
+    status_queue: VecDeque<Id>,
+    /// Scopes whose first list is not in yet.
+    lists_awaited: HashSet<(&'static str, Option<Arc<str>>)>,
+    secrets_watched: bool,
+    /// The list that each watch is in, or had last.
+    lists: HashMap<(&'static str, Option<Arc<str>>), u64>,
+    replays_awaited: HashSet<(Arc<str>, Box<str>)>,
+    replays: Vec<journal::Answer>,
+    drift: Drift,
+    kept_swept: Instant,
+}
+
+impl Controller {
+    /// Builds the controller; nothing is sent yet but the replay of what the journal holds.
+    #[must_use]
+    pub fn new(settings: Settings, parts: Parts) -> Self {
+        let (told_sender, told) = mpsc::channel(BATCH);
+        let (updates_sender, updates) = mpsc::unbounded_channel();
+        let (tell, messages) = mpsc::unbounded_channel();
+        let mut intended = HashSet::new();
+        let mut replays = Vec::new();
+        for entry in parts.left {
+            match entry {
+                journal::Entry::Answer(answer) => replays.push(answer),
+                journal::Entry::Intent(intent) => {
+                    intended.insert(intent.claim_id);
+                }
+                journal::Entry::Kept(_) => {}
+            }
+        }
+        let holder = format!("{}/{}", parts.pod, parts.process);
+        let claims = Claims::new(holder.clone(), parts.process, parts.journal.clone(), intended);
+        let events = Events::start(parts.cluster.clone(), holder);
+        let watches = Watches {
+            client: parts.cluster.client(),
+            told: told_sender,
+            metrics: Arc::clone(&parts.metrics),
+            namespaces: settings.namespaces.clone(),
+            label_selector: settings.watch_label_selector.as_ref().map(ToString::to_string),
+        };
+        let shared = Arc::new(Shared {
+            cluster: parts.cluster,
+            tiktok: parts.tiktok,
+            request_timeout: settings.request_timeout,
+            journal: parts.journal,
+            claims,
+            metrics: Arc::clone(&parts.metrics),
+            in_memory_alone: AtomicUsize::new(0),
+            start_nothing: AtomicBool::new(false),
+            waiting_on_server: AtomicUsize::new(0),
+            updates: updates_sender,
+        });
+        Self {
+            policy: Policy { refresh_before: seconds(settings.refresh_before) },
+            dispatch: Dispatch::new(settings.requests_per_second.per_second()),
+            apps: Apps::new((settings.secret_access == SecretAccess::Named).then_some(settings.secret_poll_interval)),
+            settings,
+            shared,
+            agenda: Arc::new(SharedAgenda(Mutex::default())),
+            under_way: HashMap::new(),
+            events,
+            metrics: parts.metrics,
+            heartbeat: parts.heartbeat,
+            readiness: parts.readiness,
+            leading: false,
+            stopping: false,
+            watches,
+            told,
+            updates,
+            messages,
+            tell,
+            reads: 0,
+            read_queue: BTreeSet::new(),
+            status_writes: 0,
+            status_queue: VecDeque::new(),
+            lists_awaited: HashSet::new(),
+            secrets_watched: false,
+            lists: HashMap::new(),
+            replays_awaited: HashSet::new(),
+            replays,
+            drift: Drift::start(),
+            kept_swept: Instant::now(),
+        }
+    }
+
+    /// The integrations, for the metrics.
+    #[must_use]
+    pub fn fleet(&self) -> Arc<dyn Fleet> {
+        Arc::clone(&self.agenda) as Arc<dyn Fleet>
+    }
+
+    /// Works until `stop` is true and what is in flight is stored, or `patience` after that is over.
+    ///
+    /// Returns the number of answers that could not be stored and are in no journal.
+    pub async fn run(
+        mut self,
+        mut leadership: Option<channel::Receiver<Leadership>>,
+        mut stop: channel::Receiver<bool>,
+        patience: Duration,
+    ) -> usize {
+        self.begin();
+        let mut give_up = None;
+        loop {
+            self.heartbeat.beat();
+            self.heartbeat.hold(self.in_memory_alone());
+            self.look_at_leadership(leadership.as_ref());
+            if *stop.borrow() && !self.stopping {
+                self.stopping = true;
+                self.shared.start_nothing.store(true, Ordering::Relaxed);
+                give_up = Some(Instant::now() + patience);
+                self.unqueue();
+                tracing::info!(
+                    in_flight = self.under_way.len(),
+                    "stopping: no new refresh starts, what is in flight is stored"
+                );
+            }
+            if self.stopping && (self.is_done() || give_up.is_some_and(|at| Instant::now() >= at)) {
+                break;
+            }
+            self.wake_the_due();
+            self.start_what_may();
+            let sleep_until = self.sleep_until(leadership.as_ref());
+            tokio::select! {
+                biased;
+                Some(update) = self.updates.recv() => self.on_update(update),
+                Some(message) = self.messages.recv() => self.on_message(message),
+                Some(told) = self.told.recv(), if !self.stopping => self.on_told_batch(told),
+                Ok(()) = stop.changed() => {}
+                Ok(()) = changed(&mut leadership) => {}
+                () = tokio::time::sleep_until(sleep_until) => {}
+            }
+        }
+        let lost = self.in_memory_alone();
+        self.events.finish(Duration::from_secs(5)).await;
+        lost
+    }
+
+    fn begin(&mut self) {
+        let scopes = self.watches.scopes();
+        self.lists_awaited = scopes.iter().map(|scope| (INTEGRATIONS, scope.clone())).collect();
+        if self.settings.secret_access == SecretAccess::Watch {
+            self.lists_awaited.extend(scopes.into_iter().map(|scope| (SECRETS, scope)));
+        }
+        for answer in std::mem::take(&mut self.replays) {
+            self.replay(answer);
+        }
+        if self.replays_awaited.is_empty() {
+            self.readiness.journal_was_tried();
+        }
+        self.watches.start_integrations();
+    }
+
+    /// Stores an answer that an earlier process left in the journal.
+    fn replay(&mut self, answer: journal::Answer) {
+        let intent = &answer.intent;
+        tracing::warn!(
+            namespace = intent.key.namespace,
+            name = intent.key.name,
+            "the journal holds an answer that an earlier process could not store: storing it now"
+        );
+        let namespace: Arc<str> = intent.key.namespace.as_str().into();
+        let name: Box<str> = intent.key.name.as_str().into();
+        self.replays_awaited.insert((namespace, name));
+        self.store(Work::Store(Box::new(answer)));
+    }
+
+    fn store(&mut self, work: Work) {
+        let (Work::Store(answer) | Work::WriteBack(answer)) = &work else { return };
+        let intent = &answer.intent;
+        let namespace: Arc<str> = intent.key.namespace.as_str().into();
+        let name: Box<str> = intent.key.name.as_str().into();
+        let [access_token, access_token_expire_in, refresh_token, refresh_token_expire_in] =
+            intent.token_keys.clone().map(Into::into);
+        let job = Job {
+            uid: intent.integration_uid.as_str().into(),
+            namespace,
+            name,
+            team: intent.team.as_deref().map(Into::into),
+            secret: intent.secret_name.as_str().into(),
+            keys: Arc::new(TokenKeyNames {
+                access_token,
+                access_token_expire_in,
+                refresh_token,
+                refresh_token_expire_in,
+            }),
+            work,
+            integration_gone: Arc::default(),
+            nudge: Arc::default(),
+        };
+        self.start(job, None, None);
+    }
+
+    fn start(&mut self, job: Job, app_key: Option<Box<str>>, began_with: Option<FailedWith>) {
+        let under_way = UnderWay {
+            integration_gone: Arc::clone(&job.integration_gone),
+            nudge: Arc::clone(&job.nudge),
+            held: None,
+            settling: false,
+            began_with,
+            app_key,
+        };
+        self.under_way.insert((Arc::clone(&job.namespace), job.name.clone()), under_way);
+        tokio::spawn(refresh::run(Arc::clone(&self.shared), job));
+    }
+
+    fn is_done(&self) -> bool {
+        self.under_way.is_empty() && self.status_writes == 0 && self.status_queue.is_empty()
+    }
+
+    fn look_at_leadership(&mut self, leadership: Option<&channel::Receiver<Leadership>>) {
+        let leads = leadership.is_none_or(|leadership| leadership.borrow().leads_at(Clock::boottime()));
+        if leads == self.leading {
+            return;
+        }
+        self.leading = leads;
+        self.metrics.set_leader(leads);
+        tracing::info!(leads, "leadership changed");
+        self.shared.start_nothing.store(!leads || self.stopping, Ordering::Relaxed);
+        if leads {
+            if self.settings.secret_access == SecretAccess::Named {
+                // What another leader wrote meanwhile, no watch has told.
+                self.agenda.lock().forget_secrets();
+            }
+            if self.lists_awaited.is_empty() {
+                self.evaluate_all();
+            }
+        } else {
+            self.unqueue();
+            self.drop_status_writes();
+        }
+    }
+
+    /// Takes back what waits to start: nothing new starts.
+    fn drop_status_writes(&mut self) {
+        let mut agenda = self.agenda.lock();
+        for id in self.status_queue.drain(..) {
+            if let Some(entry) = agenda.get_mut(id) {
+                entry.writing_status = false;
+            }
+        }
+    }
+
+    fn unqueue(&mut self) {
+        let waiting = self.dispatch.clear();
+        let mut agenda = self.agenda.lock();
+        for id in waiting {
+            if let Some(entry) = agenda.get_mut(id) {
+                entry.busy = Busy::No;
+            }
+        }
+    }
+
+    fn sleep_until(&self, leadership: Option<&channel::Receiver<Leadership>>) -> Instant {
+        let now = Instant::now();
+        let mut until = now + LONGEST_SLEEP;
+        if self.leading && !self.stopping {
+            let next = self.agenda.lock().next_wake().filter(|_| self.lists_awaited.is_empty());
+            if let Some(next) = next {
+                let left = (next * 1_000).saturating_sub(Clock::now().timestamp_millis());
+                until = until.min(now + Duration::from_millis(u64::try_from(left).unwrap_or(0)));
+            }
+            let may_start = self.has_slot() && self.shared.waiting_on_server.load(Ordering::Relaxed) == 0;
+            if let Some(permit) = self.dispatch.next_permit().filter(|_| may_start) {
+                until = until.min(permit);
+            }
+        }
+        if let Some(leadership) = leadership
+            && let Leadership::Leader { until: ends } = *leadership.borrow()
+            && ends > Clock::boottime()
+        {
+            until = until.min(now + ends.saturating_sub(Clock::boottime()));
+        }
+        until
+    }
+
+    fn wake_the_due(&mut self) {
+        if let Some(jump) = self.drift.look() {
+            self.metrics.clock_jumped();
+            tracing::warn!(seconds = jump.by.num_seconds(), "the clock was set: all wake-ups are computed anew");
+            self.agenda.lock().forget_instants();
+            if self.leading && self.lists_awaited.is_empty() {
+                self.evaluate_all();
+            }
+        }
+        if self.kept_swept.elapsed() >= KEPT_SWEEP
+            && let Some(journal) = self.shared.journal.clone()
+        {
+            self.kept_swept = Instant::now();
+            tokio::spawn(async move {
+                if let Err(error) = journal.expire_kept(Clock::now().timestamp()).await {
+                    tracing::warn!(%error, "failed to drop old pairs from the journal");
+                }
+            });
+        }
+        if !self.leading || self.stopping || !self.lists_awaited.is_empty() {
+            return;
+        }
+        let now = Clock::now().timestamp();
+        for _ in 0..BATCH {
+            let Some(id) = self.agenda.lock().pop_due(now) else { return };
+            self.evaluate(id);
+        }
+    }
+
+    fn evaluate_all(&mut self) {
+        let ids = self.agenda.lock().ids();
+        for id in ids {
+            self.evaluate(id);
+        }
+    }
+
+    /// Answers that are in this process's memory alone.
+    fn in_memory_alone(&self) -> usize {
+        self.shared.in_memory_alone.load(Ordering::Relaxed)
+    }
+
+    fn has_slot(&self) -> bool {
+        self.under_way.values().filter(|job| job.held.is_none() && !job.settling).count()
+            < self.settings.max_concurrent_refreshes
+    }
+
+    fn start_what_may(&mut self) {
+        while self.reads < MOST_READS
+            && let Some((_, id)) = self.read_queue.pop_first()
+        {
+            self.start_read(id);
+        }
+        while self.status_writes < MOST_STATUS_WRITES
+            && let Some(id) = self.status_queue.pop_front()
+        {
+            self.start_status_write(id);
+        }
+        if !self.leading || self.stopping || self.shared.waiting_on_server.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        while self.has_slot()
+            && let Some(id) = self.dispatch.pop(Instant::now())
+        {
+            self.start_refresh(id);
+        }
+    }
+
+    // --- looking at one integration ------------------------------------------------------------
+
+    fn evaluate(&mut self, id: Id) {
+        if !self.leading || self.stopping {
+            return;
+        }
+        let began = Instant::now();
+        self.evaluate_now(id);
+        self.metrics.reconciled(began.elapsed());
+    }
+
+    fn evaluate_now(&mut self, id: Id) {
+        let shared_agenda = Arc::clone(&self.agenda);
+        let mut agenda = shared_agenda.lock();
+        let now = Clock::now();
+        let seconds_now = now.timestamp();
+        let Some(entry) = agenda.get_mut(id) else { return };
+        if entry.busy == Busy::Refreshing && entry.held_answer.is_some() {
+            // It may take hours to store: what is known of the token is told meanwhile.
+            let decision = Decision::Wait { until: seconds_now, because: Waiting::Backoff };
+            self.report_and_schedule(&mut agenda, id, &decision, &AppCheck::Unchecked, now);
+            return;
+        }
+        if matches!(entry.busy, Busy::Reading | Busy::Refreshing) {
+            return;
+        }
+        self.warn_of_long_request(entry);
+        if self.must_read(&mut agenda, id, seconds_now) {
+            drop(agenda);
+            self.queue_read(id);
+            return;
+        }
+        let (check, need_app) = self.check_app(&agenda, id);
+        if need_app && check == AppCheck::Unchecked {
+            drop(agenda);
+            self.read_app(id);
+            return;
+        }
+        let decision = {
+            let Some(entry) = agenda.get(id) else { return };
+            let observed = observe_entry(&agenda, id, entry, &check, self.app_version(&agenda, entry).as_ref());
+            decide(&observed, &self.policy, seconds_now)
+        };
+        tracing::debug!(id, ?decision, "decided");
+        if let Decision::Refresh { .. } = decision {
+            let ready = agenda.get(id).and_then(|entry| entry.known.held()).is_some_and(|held| held.read.is_some());
+            if !ready {
+                drop(agenda);
+                self.queue_read(id);
+                return;
+            }
+            let AppCheck::Valid(credentials) = &check else {
+                drop(agenda);
+                self.read_app(id);
+                return;
+            };
+            let Some(entry) = agenda.get_mut(id) else { return };
+            if entry.busy == Busy::No {
+                entry.busy = Busy::Queued;
+                entry.queued_at = seconds_now;
+            }
+            // Anew where it waits already: its app key may be another one now.
+            self.dispatch.push(&credentials.app_key, entry.priority(seconds_now), id);
+        }
+        self.report_and_schedule(&mut agenda, id, &decision, &check, now);
+    }
+
+    /// Must the token Secret be read before anything is decided? Takes over what needs no read.
+    fn must_read(&self, agenda: &mut Agenda, id: Id, now: i64) -> bool {
+        let Some(entry) = agenda.get(id) else { return false };
+        let named = self.settings.secret_access == SecretAccess::Named;
+        let presence = agenda.slot(&entry.token_secret).map_or(&Presence::Untold, |slot| &slot.presence);
+        // Whether a claim is over is for the clock to say that it is counted on.
+        let claim_may_be_over = entry
+            .known
+            .held()
+            .and_then(|held| held.facts.claim)
+            .is_some_and(|claim| matches!(claim.standing, ClaimStanding::Alive { until } if until <= now));
+        // What is forbidden is asked for again when its time comes, not at every look.
+        let ask_again = entry.next_poll <= now && (named || matches!(entry.known, Known::Forbidden(_)));
+        let told = match (presence, &entry.known) {
+            (Presence::Absent, _) => Some(Known::NotFound),
+            (Presence::Present(metadata), Known::Unread) => observe::from_status(&entry.status, metadata),
+            _ => None,
+        };
+        let is_outdated = match (presence, entry.known.version()) {
+            (Presence::Present(metadata), Some((_, version))) => !version.covers(&metadata.version),
+            (Presence::Present(_), None) => !matches!(entry.known, Known::Forbidden(_)),
+            _ => entry.known == Known::Unread,
+        };
+        let secret = entry.token_secret.clone();
+        if let Some(known) = told {
+            if let Some(entry) = agenda.get_mut(id) {
+                entry.known = known;
+            }
+            agenda.drop_annotations(&secret);
+            return false;
+        }
+        let must_read = is_outdated || claim_may_be_over || ask_again;
+        if !must_read {
+            agenda.drop_annotations(&secret);
+        }
+        must_read
+    }
+
+    fn check_app(&self, agenda: &Agenda, id: Id) -> (AppCheck, bool) {
+        let Some(entry) = agenda.get(id) else { return (AppCheck::Unchecked, false) };
+        let presence = agenda.slot(&entry.app.secret).map_or(&Presence::Untold, |slot| &slot.presence);
+        let check = self.apps.check(&entry.app, presence);
+        // An integration is shown as it is from the first look on, not only once it is due.
+        let need = !entry.suspended
+            && (self.must_look_at_app(entry)
+                || entry.status.observed_generation != Some(entry.generation)
+                || entry
+                    .status
+                    .condition(ConditionType::Ready)
+                    .is_some_and(|ready| ready.known_reason() == Some(Reason::AppCredentialsNotFound)));
+        (check, need)
+    }
+
+    /// No watch tells whether refused credentials were corrected.
+    fn must_look_at_app(&self, entry: &Entry) -> bool {
+        let refused = entry.status.last_error.as_ref().and_then(LastError::known_reason);
+        self.settings.secret_access == SecretAccess::Named && refused == Some(Reason::AppCredentialsRejected)
+    }
+
+    fn app_version(&self, agenda: &Agenda, entry: &Entry) -> Option<Version> {
+        match agenda.slot(&entry.app.secret).map(|slot| &slot.presence) {
+            Some(Presence::Present(metadata)) => Some(metadata.version.clone()),
+            _ => self.apps.version(&entry.app),
+        }
+    }
+
+    fn warn_of_long_request(&self, entry: &mut Entry) {
+        let too_long = entry.request.as_ref().is_some_and(|request| request.len() > MAX_REFRESH_REQUEST_BYTES);
+        if too_long && !entry.warned_request {
+            let note = format!(
+                "the annotation tiktokshop.dev/refresh-requested-at is longer than {MAX_REFRESH_REQUEST_BYTES} bytes and is ignored: use a shorter value, such as the time"
+            );
+            self.events.publish(Event::now(entry.regarding(), EventKind::InvalidValue, note));
+        }
+        entry.warned_request = too_long;
+    }
+
+    fn report_and_schedule(
+        &mut self,
+        agenda: &mut Agenda,
+        id: Id,
+        decision: &Decision,
+        check: &AppCheck,
+        now: chrono::DateTime<chrono::Utc>,
+    ) {
+        let owner = agenda.owner_before(id).map(ToOwned::to_owned);
+        let seconds_now = now.timestamp();
+        let interval = seconds(self.settings.status_interval);
+        let poll = self.poll_seconds(agenda.len());
+        let Some(entry) = agenda.get_mut(id) else { return };
+
+        let circumstances = Circumstances {
+            app_problem: match check {
+                AppCheck::Missing { problem, .. } => Some(problem),
+                _ => None,
+            },
+            owner: owner.as_deref(),
+        };
+        if entry.next_tick == i64::MIN {
+            // Not at once at each start: a fleet's writes are spread over the interval.
+            entry.next_tick = next_tick(seconds_now, interval, entry.seed());
+        }
+        let tick_due = entry.next_tick <= seconds_now;
+        let mut status = report(entry, decision, &circumstances, now);
+        // A refresh that starts right away says all there is to say when it ends.
+        let starting = matches!(decision, Decision::Refresh { .. })
+            && seconds_now.saturating_sub(entry.queued_at) < SHOWN_AS_WAITING_AFTER;
+        let news = differs(&entry.status, &status, tick_due);
+        let rewrite = entry.served_status == 0 && !starting;
+        if !news && !rewrite {
+            status = (*entry.status).clone();
+        }
+        if !starting {
+            for (kind, note) in events_of_change(&entry.status, &status) {
+                self.events.publish(Event::now(entry.regarding(), kind, note));
+            }
+        }
+        if let Some(held) = entry.known.held()
+            && entry.warned_expiring != Some(held.facts.pair)
+            && let Some(note) = expiring_warning(&held.facts, seconds_now)
+        {
+            entry.warned_expiring = Some(held.facts.pair);
+            self.events.publish(Event::now(entry.regarding(), EventKind::RefreshTokenExpiring, note));
+        }
+        *entry.status = status;
+        if !starting {
+            queue_status_write(&mut self.status_queue, id, entry);
+        }
+
+        if tick_due {
+            entry.next_tick = next_tick(seconds_now, interval, entry.seed());
+        }
+        let access_expires_at = entry.known.held().and_then(|held| held.facts.access_expires_at);
+        let refresh_expires_at = entry.known.held().and_then(|held| held.facts.refresh_expires_at);
+        let acts_at = match decision {
+            Decision::Idle { until } | Decision::Wait { until, .. } => Some(*until),
+            Decision::Blocked { recheck, .. } => *recheck,
+            Decision::Refresh { .. } => Some(seconds_now + SHOWN_AS_WAITING_AFTER),
+        };
+        if self.settings.secret_access == SecretAccess::Named && entry.next_poll <= seconds_now {
+            entry.next_poll = seconds_now + poll;
+        }
+        let poll_at = (self.settings.secret_access == SecretAccess::Named
+            || matches!(entry.known, Known::Forbidden(_)))
+        .then_some(entry.next_poll);
+        let wake = [acts_at, access_expires_at, refresh_expires_at, Some(entry.next_tick), poll_at]
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > seconds_now)
+            .min()
+            .unwrap_or(seconds_now + interval);
+        agenda.wake(id, wake);
+    }
+
+    fn poll_seconds(&self, integrations: usize) -> i64 {
+        let interval = seconds(self.settings.secret_poll_interval);
+        let stretch = i64::try_from(integrations.div_ceil(POLL_STRETCHED_ABOVE)).unwrap_or(1).max(1);
+        interval * stretch
+    }
+}
+
+async fn changed(leadership: &mut Option<channel::Receiver<Leadership>>) -> Result<(), channel::error::RecvError> {
+    match leadership {
+        Some(leadership) => leadership.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// When `hoursUntilExpiry` is looked at next: each integration has its own point in the interval,
+/// so that a fleet's writes are spread over it.
+fn next_tick(now: i64, interval: i64, seed: u64) -> i64 {
+    let phase = i64::try_from(seed % u64::try_from(interval).unwrap_or(1)).unwrap_or(0);
+    let since = (now - phase).rem_euclid(interval);
+    now + interval - since
+}
+
+/// An integration as `decide` sees it.
+fn observe_entry<'a>(
+    agenda: &Agenda,
+    id: Id,
+    entry: &'a Entry,
+    check: &AppCheck,
+    app_version: Option<&Version>,
+) -> Observed<'a> {
+    let pair = entry.known.held().map(|held| held.facts.pair);
+    let failure = entry.status.last_error.as_ref().map(|error| {
+        let still_applies = entry.failed_with.as_ref().is_some_and(|failed| {
+            let about_the_app = error.known_reason() == Some(Reason::AppCredentialsRejected);
+            let app_unchanged = !about_the_app
+                || match &failed.app {
+                    AppAtFailure::Any => true,
+                    AppAtFailure::At(version) => app_version.is_none_or(|now| now == version),
+                    AppAtFailure::MaybeCorrected => false,
+                };
+            (failed.pair.is_none() || failed.pair == pair)
+                && failed.generation == entry.generation
+                && app_unchanged
+                && (entry.new_request().is_none() || failed.request == entry.request)
+        });
+        Failure { reason: error.known_reason().unwrap_or(Reason::ApiError), at: error.time.timestamp(), still_applies }
+    });
+    Observed {
+        suspended: entry.suspended,
+        refresh_before: entry.refresh_before,
+        request: entry.new_request(),
+        credentials: match check {
+            AppCheck::Missing { told, .. } => CredentialsState::Missing { told: *told },
+            AppCheck::Valid(_) | AppCheck::Unchecked => CredentialsState::Presumed,
+        },
+        secret: match &entry.known {
+            Known::NotFound => SecretState::NotFound,
+            Known::Unread | Known::Forbidden(_) => SecretState::Forbidden,
+            Known::Missing { .. } => SecretState::Missing,
+            Known::Held(held) => SecretState::Held(&held.facts),
+        },
+        secret_in_use: agenda.owner_before(id).is_some(),
+        history: History { consecutive_failures: entry.status.consecutive_failures.unwrap_or(0), failure },
+        seed: entry.seed(),
+    }
+}

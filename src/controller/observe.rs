@@ -1,0 +1,128 @@
+//! From a Secret, or from the status where that already tells, to plain facts.
+
+use std::collections::BTreeMap;
+
+use chrono::DateTime;
+
+use super::agenda::{Held, Known, Metadata, ReadFacts};
+use super::claims::Claims;
+use crate::api::TikTokShopIntegrationStatus;
+use crate::api::names::{HANDLED_REFRESH_REQUEST, REFRESH_ATTEMPT, REFRESHED_AT, REFRESHED_FROM, TOKENS_DIGEST};
+use crate::cluster::Secret;
+use crate::decide::TokenFacts;
+use crate::tokens::{Digest, DigestKey, ParsedTokens, TokenKeyNames};
+
+/// What the annotations on a token Secret say.
+pub(super) struct Notes {
+    pub refreshed_at: Option<i64>,
+    pub refreshed_from: Option<Digest>,
+    pub tokens_digest: Option<Digest>,
+    pub handled: Option<Box<str>>,
+}
+
+impl Notes {
+    pub(super) fn read(annotations: &BTreeMap<String, String>) -> Self {
+        let text = |name: &str| annotations.get(name).map(String::as_str);
+        Self {
+            refreshed_at: text(REFRESHED_AT)
+                .and_then(|at| DateTime::parse_from_rfc3339(at).ok())
+                .map(|at| at.timestamp()),
+            refreshed_from: text(REFRESHED_FROM).and_then(Digest::parse),
+            tokens_digest: text(TOKENS_DIGEST).and_then(Digest::parse),
+            handled: text(HANDLED_REFRESH_REQUEST).map(Into::into),
+        }
+    }
+}
+
+/// What a read of a token Secret tells, and what is odd about it.
+pub(super) struct Reading {
+    pub known: Known,
+    /// Words for a warning event, one for each expiry that can't be read.
+    pub problems: Vec<String>,
+}
+
+/// Facts from a Secret that was just read.
+pub(super) fn from_secret(
+    secret: &Secret,
+    keys: &TokenKeyNames,
+    integration_uid: &str,
+    claims: &Claims,
+    now: i64,
+) -> Reading {
+    let parsed = ParsedTokens::parse(&secret.data, keys);
+    let problems = parsed.problems.iter().map(ToString::to_string).collect();
+    let (Some(access), Some(refresh)) = (&parsed.access, &parsed.refresh) else {
+        let known = Known::Missing {
+            uid: secret.uid.as_str().into(),
+            version: secret.version.clone(),
+            what: parsed.missing.to_string().into(),
+            access_expires_at: parsed.access_expires_at,
+            has_access: parsed.access.is_some(),
+        };
+        return Reading { known, problems };
+    };
+    let digests = DigestKey::new(integration_uid);
+    let (refresh_digest, pair) = (digests.token(refresh), digests.pair(Some(access), Some(refresh)));
+    let notes = Notes::read(&secret.annotations);
+    let ours = notes.tokens_digest == Some(pair);
+    let facts = TokenFacts {
+        pair,
+        access_expires_at: parsed.access_expires_at,
+        refresh_expires_at: parsed.refresh_expires_at,
+        born_at: notes.refreshed_at.filter(|_| ours),
+        immutable: secret.immutable,
+        // The token that was spent for a newer pair stands there again, and not as that newer pair.
+        known_spent: !ours && notes.refreshed_from == Some(refresh_digest),
+        claim: secret.annotations.get(REFRESH_ATTEMPT).and_then(|text| claims.facts(text, Some(refresh_digest), now)),
+    };
+    let known = Known::Held(Box::new(Held {
+        uid: secret.uid.as_str().into(),
+        version: secret.version.clone(),
+        facts,
+        handled: notes.handled,
+        read: Some(ReadFacts {
+            refresh: refresh_digest,
+            lengths: (access.expose().len(), refresh.expose().len()),
+            manager: secret.last_writer(&keys.refresh_token).map(Into::into),
+        }),
+    }));
+    Reading { known, problems }
+}
+
+/// Facts from the status, where it speaks of the very version that the metadata watch shows: at
+/// start, a fleet at rest is scheduled without reading a Secret. `None` where a read must tell.
+pub(super) fn from_status(status: &TikTokShopIntegrationStatus, metadata: &Metadata) -> Option<Known> {
+    let observed = status.observed_token_secret.as_ref()?;
+    if *observed.uid != *metadata.uid || observed.resource_version != metadata.version.as_str() {
+        return None;
+    }
+    let pair = Digest::parse(observed.tokens_digest.as_deref()?)?;
+    let annotations = metadata.annotations.as_ref()?;
+    if annotations.contains_key(REFRESH_ATTEMPT) {
+        return None;
+    }
+    let notes = Notes::read(annotations);
+    let facts = TokenFacts {
+        pair,
+        // Without an expiry the status can't tell "unknown" from "not yet written".
+        access_expires_at: Some(status.access_token_expires_at?.timestamp()),
+        refresh_expires_at: status.refresh_token_expires_at.map(|at| at.timestamp()),
+        born_at: notes.refreshed_at.filter(|_| notes.tokens_digest == Some(pair)),
+        immutable: false,
+        known_spent: false,
+        claim: None,
+    };
+    let settled = status
+        .condition(crate::api::ConditionType::Ready)
+        .and_then(crate::api::Condition::known_reason)
+        .is_some_and(|reason| !reason.is_about_secrets());
+    settled.then(|| {
+        Known::Held(Box::new(Held {
+            uid: metadata.uid.clone(),
+            version: metadata.version.clone(),
+            facts,
+            handled: notes.handled,
+            read: None,
+        }))
+    })
+}

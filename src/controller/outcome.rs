@@ -1,0 +1,231 @@
+//! What an ended transaction means for its integration: status fields, events, one log line.
+
+use super::agenda::{Entry, FailedWith, Known};
+use super::refresh::{Finished, Holding};
+use crate::api::timestamp::whole_seconds;
+use crate::api::{LastError, Reason, Seller};
+use crate::clock::Clock;
+use crate::cluster::EventKind;
+use crate::transaction::{CallFailure, Held as HeldWhy, Outcome};
+
+/// Takes the outcome of a transaction into the entry, and gives the events that go with it.
+pub(super) fn take_in(
+    entry: &mut Entry,
+    finished: &Finished,
+    began_with: Option<FailedWith>,
+) -> Vec<(EventKind, String)> {
+    let mut events: Vec<(EventKind, String)> =
+        finished.problems.iter().map(|problem| (EventKind::InvalidValue, problem.clone())).collect();
+    if matches!(finished.outcome, Outcome::ServerAway | Outcome::Stale) {
+        entry.put_off = entry.put_off.saturating_add(1);
+    } else {
+        entry.put_off = 0;
+    }
+    let same_secret = entry.token_secret.1 == finished.secret && entry.token_keys == finished.keys;
+    match &finished.known {
+        _ if !same_secret => entry.known = Known::Unread,
+        Some(known) => entry.known = known.clone(),
+        // What was known of it is not so any more.
+        None if matches!(finished.outcome, Outcome::Stale | Outcome::Blocked(HeldWhy::NotFound | HeldWhy::Refused)) => {
+            entry.known = Known::Unread;
+        }
+        None => {}
+    }
+    if finished.outcome != Outcome::ServerAway {
+        entry.held_answer = None;
+    }
+    let started = chrono::DateTime::from_timestamp(finished.started_at, 0);
+    match finished.outcome {
+        Outcome::Refreshed => {
+            let answered = finished.answered_at.and_then(|at| chrono::DateTime::from_timestamp(at, 0));
+            entry.status.last_attempt_time = answered.or(started);
+            entry.status.last_refresh_time = answered.or(started);
+            entry.status.consecutive_failures = Some(0);
+            entry.status.last_error = None;
+            entry.failed_with = None;
+            let present = entry.known.held().and_then(|held| held.read.as_ref()).map(|read| read.refresh);
+            entry.last_spent = Some(finished.from).filter(|spent| present != Some(*spent));
+            if let Some(request) = &finished.request {
+                entry.status.last_handled_refresh_request = Some(request.to_string());
+            }
+            if let Some(seller) = &finished.seller {
+                entry.status.seller = Some(Seller {
+                    open_id: seller.open_id.clone(),
+                    name: seller.name.clone(),
+                    base_region: seller.base_region.clone(),
+                    user_type: seller.user_type,
+                });
+            }
+            let expires = finished
+                .access_expires_at
+                .and_then(|at| chrono::DateTime::from_timestamp(at, 0))
+                .map_or_else(|| "an unknown time".to_owned(), crate::api::timestamp::format);
+            events.push((
+                EventKind::Refreshed,
+                format!("the tokens were refreshed; the access token expires at {expires}"),
+            ));
+        }
+        Outcome::ServerAway | Outcome::Stale if is_put_off(entry, finished.outcome) => {}
+        Outcome::CallFailed(_)
+        | Outcome::Blocked(_)
+        | Outcome::JournalFailed
+        | Outcome::ServerAway
+        | Outcome::Stale => {
+            let reason = failure_reason(finished);
+            let message = failure_message(entry, finished, reason);
+            let now = Clock::now();
+            failed(
+                entry,
+                LastError {
+                    reason: reason.as_str().to_owned(),
+                    message: message.clone(),
+                    code: finished.failure.as_ref().and_then(|failure| failure.code),
+                    request_id: finished.failure.as_ref().and_then(|failure| failure.request_id.clone()),
+                    time: whole_seconds(now),
+                },
+            );
+            entry.failed_with = began_with;
+            let answered =
+                matches!(finished.outcome, Outcome::CallFailed(CallFailure::Answered | CallFailure::Rejected));
+            if let Some(request) = finished.request.as_ref().filter(|_| answered) {
+                entry.status.last_handled_refresh_request = Some(request.to_string());
+            }
+            let kind = if finished.outcome == Outcome::CallFailed(CallFailure::Unknown) {
+                EventKind::OutcomeUnknown
+            } else {
+                EventKind::RefreshFailed
+            };
+            events.push((kind, message));
+        }
+        Outcome::SupersededByPerson => {
+            forget_held(entry);
+            let note = "somebody replaced the tokens while a refresh was under way: theirs stay".to_owned();
+            events.push((EventKind::TokensReplaced, note));
+        }
+        Outcome::SupersededBySibling | Outcome::Abandoned => forget_held(entry),
+    }
+    events
+}
+
+/// Is a try that ended before the call, with nothing to say of the token, simply made again soon?
+/// One lost to a moment's trouble is; with more in a row, somebody should know.
+pub(super) fn is_put_off(entry: &Entry, outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::ServerAway => entry.put_off < 2,
+        Outcome::Stale => entry.put_off < 5,
+        _ => false,
+    }
+}
+
+/// Notes a failed try.
+pub(super) fn failed(entry: &mut Entry, error: LastError) {
+    entry.status.last_attempt_time = Some(error.time);
+    entry.status.consecutive_failures = Some(entry.status.consecutive_failures.unwrap_or(0).saturating_add(1));
+    entry.status.last_error = Some(error);
+}
+
+/// An answer that could not be stored is settled in another way: that it could not is no news any more.
+fn forget_held(entry: &mut Entry) {
+    if entry.status.last_error.as_ref().and_then(LastError::known_reason) == Some(Reason::PersistFailed) {
+        entry.status.last_error = None;
+        entry.status.consecutive_failures = Some(0);
+    }
+}
+
+pub(super) fn recovered(finished: &Finished, was_failing: bool) -> Option<(EventKind, String)> {
+    (was_failing && finished.outcome == Outcome::Refreshed)
+        .then(|| (EventKind::RefreshRecovered, "refreshing works again".to_owned()))
+}
+
+pub(super) fn failure_reason(finished: &Finished) -> Reason {
+    match finished.outcome {
+        Outcome::Blocked(HeldWhy::NotFound) => Reason::TokenSecretNotFound,
+        Outcome::Blocked(_) => {
+            let immutable = finished.detail.as_ref().is_some_and(|detail| detail.contains("immutable"));
+            if immutable { Reason::TokenSecretImmutable } else { Reason::TokenSecretForbidden }
+        }
+        Outcome::JournalFailed | Outcome::ServerAway | Outcome::Stale => Reason::PersistFailed,
+        _ => finished
+            .failure
+            .as_ref()
+            .and_then(|failure| failure.reason.as_str().parse().ok())
+            .unwrap_or(Reason::ApiError),
+    }
+}
+
+pub(super) fn failure_message(entry: &Entry, finished: &Finished, reason: Reason) -> String {
+    let detail = finished.detail.as_deref().unwrap_or_default();
+    let secret = &entry.token_secret.1;
+    match finished.outcome {
+        Outcome::Blocked(_) => format!(
+            "the new tokens could not be written to Secret {secret} ({reason}: {detail}), so TikTok was not called: allow the operator to patch it"
+        ),
+        Outcome::ServerAway | Outcome::Stale => {
+            format!("Secret {secret} could not be claimed for a refresh, so TikTok was not called: {detail}")
+        }
+        Outcome::JournalFailed => format!("TikTok was not called, as its answer could not be kept safe: {detail}"),
+        _ => finished.failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default(),
+    }
+}
+
+pub(super) fn held_message(holding: &Holding) -> String {
+    let what = match holding.why {
+        HeldWhy::ServerAway => "the API server is away; it is tried again without end",
+        HeldWhy::NotFound => {
+            "the Secret is gone: create it anew, empty or with the spent tokens, and it gets the new ones"
+        }
+        HeldWhy::Forbidden => "writing is forbidden: allow the operator's service account to patch Secrets",
+        HeldWhy::Refused => {
+            "the write is refused: if the Secret is immutable, delete it and create it anew; else see which admission plugin refuses it"
+        }
+        HeldWhy::Claimed => "another instance is at work on it: waiting for that to end",
+    };
+    let safe = if holding.journaled { "" } else { "; do not stop the operator: the answer is in its memory alone" };
+    format!(
+        "new tokens were received and can't be stored in Secret {}: {what}{safe} ({})",
+        holding.secret, holding.detail
+    )
+}
+
+/// The one log line of an outcome.
+pub(super) fn log_outcome(finished: &Finished, error: Option<&LastError>, put_off: bool) {
+    let (namespace, name) = (&*finished.namespace, &*finished.name);
+    let because = finished.because.map_or("journal", crate::decide::Because::as_str);
+    let took_ms = u64::try_from(finished.took.as_millis()).unwrap_or(u64::MAX);
+    match finished.outcome {
+        Outcome::Refreshed => {
+            tracing::info!(namespace, name, because, took_ms, expires_at = finished.access_expires_at, "refreshed");
+        }
+        _ if put_off => {
+            tracing::debug!(namespace, name, because, outcome = ?finished.outcome, detail = finished.detail, "put off");
+        }
+        Outcome::CallFailed(_)
+        | Outcome::Blocked(_)
+        | Outcome::JournalFailed
+        | Outcome::ServerAway
+        | Outcome::Stale => {
+            let reason = failure_reason(finished);
+            let message = error.map_or_else(
+                || finished.failure.as_ref().map(ToString::to_string).unwrap_or_default(),
+                |error| error.message.clone(),
+            );
+            let (code, request_id) =
+                finished.failure.as_ref().map_or((None, None), |failure| (failure.code, failure.request_id.as_deref()));
+            tracing::warn!(
+                namespace,
+                name,
+                because,
+                took_ms,
+                reason = reason.as_str(),
+                code,
+                request_id,
+                error = message,
+                presented = finished.presented,
+                "failed to refresh"
+            );
+        }
+        Outcome::SupersededByPerson | Outcome::SupersededBySibling | Outcome::Abandoned => {
+            tracing::warn!(namespace, name, because, outcome = ?finished.outcome, "an answer was not stored");
+        }
+    }
+}

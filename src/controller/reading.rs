@@ -1,0 +1,266 @@
+//! Reads of Secrets, and what they tell.
+
+use std::sync::Arc;
+
+use super::agenda::{AppRef, Busy, Id, Known, Presence};
+use super::refresh::{Shared, Work};
+use super::{
+    AppRead, Controller, FORBIDDEN_PAUSE, Message, SERVER_AWAY_PAUSE, TokenRead, TokenSecretRead, observe, report,
+};
+use crate::api::{LastError, Reason};
+use crate::clock::Clock;
+use crate::cluster::{ApiError, Event, EventKind, Regarding, Secret};
+use crate::journal;
+use crate::settings::SecretAccess;
+use crate::tokens::{AppCredentials, Digest, DigestKey, ParsedTokens, TokenKeyNames};
+
+impl Controller {
+    pub(super) fn queue_read(&mut self, id: Id) {
+        let mut agenda = self.agenda.lock();
+        let now = Clock::now().timestamp();
+        let Some(entry) = agenda.get_mut(id) else { return };
+        if entry.busy == Busy::Queued {
+            // Its line is no longer the right one; it gets in line again when it is known what stands there.
+            self.dispatch.forget(id);
+        }
+        entry.busy = Busy::Reading;
+        let priority = entry.priority(now);
+        self.read_queue.insert((priority, id));
+    }
+
+    pub(super) fn start_read(&mut self, id: Id) {
+        let agenda = self.agenda.lock();
+        let Some(entry) = agenda.get(id) else { return };
+        let (secret, keys) = (entry.token_secret.clone(), Arc::clone(&entry.token_keys));
+        let (name, uid) = (entry.name.clone(), entry.uid.clone());
+        let newest = Newest {
+            last_spent: entry.last_spent,
+            pair: entry
+                .status
+                .observed_token_secret
+                .as_ref()
+                .and_then(|observed| observed.tokens_digest.as_deref())
+                .and_then(Digest::parse),
+            refresh: entry.known.held().and_then(|held| held.read.as_ref()).map(|read| read.refresh),
+            refreshed_at: entry.status.last_refresh_time.map(|at| at.timestamp()),
+        };
+        let seen = agenda.slot(&secret).map_or(Presence::Untold, |slot| slot.presence.clone());
+        drop(agenda);
+        self.reads += 1;
+        let (shared, tell) = (Arc::clone(&self.shared), self.tell.clone());
+        tokio::spawn(async move {
+            let result = match shared.cluster.read_secret(&secret.0, &secret.1).await {
+                Ok(read) => Ok(read_tokens(&shared, &read, &secret.0, &name, &uid, &keys, &newest).await),
+                Err(error) => Err(error),
+            };
+            drop(tell.send(Message::TokenSecretRead(Box::new(TokenSecretRead {
+                id,
+                uid,
+                secret,
+                keys,
+                seen,
+                result,
+            }))));
+        });
+    }
+
+    pub(super) fn read_app(&mut self, id: Id) {
+        let app = {
+            let agenda = self.agenda.lock();
+            let Some(entry) = agenda.get(id) else { return };
+            entry.app.clone()
+        };
+        if !self.apps.wait_for(&app, id) {
+            return;
+        }
+        let (shared, tell) = (Arc::clone(&self.shared), self.tell.clone());
+        tokio::spawn(async move {
+            let (namespace, name) = &app.secret;
+            let result = shared.cluster.read_secret(namespace, name).await.map(|secret| AppRead {
+                credentials: AppCredentials::parse(&secret.data, &app.keys),
+                version: secret.version,
+            });
+            drop(tell.send(Message::AppSecretRead { app, result }));
+        });
+    }
+
+    pub(super) fn on_message(&mut self, message: Message) {
+        match message {
+            Message::TokenSecretRead(read) => {
+                self.reads -= 1;
+                self.on_token_secret(*read);
+            }
+            Message::AppSecretRead { app, result } => self.on_app_secret(&app, result),
+            Message::StatusWritten { id, uid, fingerprint, result } => {
+                self.status_writes -= 1;
+                self.on_status_written(id, &uid, fingerprint, result);
+            }
+        }
+    }
+
+    fn on_token_secret(&mut self, read: TokenSecretRead) {
+        let TokenSecretRead { id, uid, secret, keys, seen, result } = read;
+        let now = Clock::now().timestamp();
+        let mut revert = None;
+        {
+            let mut agenda = self.agenda.lock();
+            let Some(entry) = agenda.get_mut(id).filter(|entry| entry.uid == uid) else { return };
+            entry.busy = Busy::No;
+            if entry.token_secret != secret || entry.token_keys != keys {
+                entry.known = Known::Unread;
+                drop(agenda);
+                return self.evaluate(id);
+            }
+            match result {
+                Ok(read) => {
+                    let problems = fingerprint_of(&read.problems);
+                    if entry.warned_problems != problems {
+                        entry.warned_problems = problems;
+                        for note in read.problems {
+                            self.events.publish(Event::now(entry.regarding(), EventKind::InvalidValue, note));
+                        }
+                    }
+                    entry.known = read.known;
+                    entry.next_poll = i64::MAX;
+                    if let Some(kept) = read.reverted {
+                        let note = report::reverted_message(entry);
+                        if kept.restored {
+                            if let Known::Held(held) = &mut entry.known {
+                                held.facts.known_spent = true;
+                            }
+                        } else {
+                            entry.busy = Busy::Refreshing;
+                            revert = Some((kept, entry.regarding(), note));
+                        }
+                    }
+                }
+                Err(error) if error.is_server_away() => {
+                    self.metrics.reconcile_failed("api-server-away");
+                    agenda.wake(id, now + SERVER_AWAY_PAUSE);
+                    return;
+                }
+                Err(ApiError::NotFound) => {
+                    entry.next_poll = i64::MAX;
+                    let told = agenda.slot(&secret).map_or(Presence::Untold, |slot| slot.presence.clone());
+                    let created_meanwhile = told != seen && matches!(told, Presence::Present(_));
+                    if let Some(entry) = agenda.get_mut(id) {
+                        entry.known = if created_meanwhile { Known::Unread } else { Known::NotFound };
+                    }
+                    if self.secrets_watched
+                        && !created_meanwhile
+                        && let Some(slot) = agenda.slot_mut(&secret.0, &secret.1)
+                    {
+                        // Newer than what the watch has told so far; if it comes back, the watch tells.
+                        slot.presence = Presence::Absent;
+                    }
+                }
+                Err(error) => {
+                    self.metrics.reconcile_failed("forbidden");
+                    entry.known = Known::Forbidden(error.to_string().into());
+                    entry.next_poll = now + FORBIDDEN_PAUSE;
+                }
+            }
+            if self.settings.secret_access == SecretAccess::Named {
+                let poll = self.poll_seconds(agenda.len());
+                if let Some(entry) = agenda.get_mut(id) {
+                    entry.next_poll = now + poll;
+                    if entry.status.last_error.as_ref().and_then(LastError::known_reason)
+                        == Some(Reason::AppCredentialsRejected)
+                    {
+                        // No watch tells whether the app secret was corrected.
+                        self.apps.forget(&entry.app);
+                    }
+                }
+            }
+        }
+        match revert {
+            Some((kept, regarding, note)) => self.write_back(kept, regarding, &note),
+            None => self.evaluate(id),
+        }
+    }
+
+    /// Something wrote spent tokens over the newest pair, which is still kept: written back, once.
+    pub(super) fn write_back(&mut self, kept: journal::Kept, regarding: Regarding, by_whom: &str) {
+        tracing::warn!(namespace = %regarding.namespace, name = %regarding.name, "spent tokens were put back: the newest pair is written again");
+        let note = format!("{by_whom}; the newest pair was written back, once");
+        self.events.publish(Event::now(regarding, EventKind::TokenSecretReverted, note));
+        self.store(Work::WriteBack(Box::new(kept.answer)));
+    }
+
+    pub(super) fn on_app_secret(&mut self, app: &AppRef, result: Result<AppRead, ApiError>) {
+        let away = matches!(&result, Err(error) if error.is_server_away());
+        let waiting = self.apps.take_in(app, result.map(|read| (read.version, read.credentials)));
+        if away {
+            self.metrics.reconcile_failed("api-server-away");
+            let mut agenda = self.agenda.lock();
+            for id in waiting {
+                agenda.wake(id, Clock::now().timestamp() + SERVER_AWAY_PAUSE);
+            }
+            return;
+        }
+        for id in waiting {
+            self.evaluate(id);
+        }
+    }
+}
+
+/// What was known of the newest pair before a read.
+struct Newest {
+    /// Digest of the refresh token that this process last spent.
+    last_spent: Option<Digest>,
+    pair: Option<Digest>,
+    refresh: Option<Digest>,
+    refreshed_at: Option<i64>,
+}
+
+fn fingerprint_of(problems: &[String]) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    if problems.is_empty() {
+        return 0;
+    }
+    let mut hasher = DefaultHasher::new();
+    problems.hash(&mut hasher);
+    hasher.finish()
+}
+
+async fn read_tokens(
+    shared: &Shared,
+    secret: &Secret,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+    keys: &TokenKeyNames,
+    newest: &Newest,
+) -> TokenRead {
+    let now = Clock::now().timestamp();
+    let reading = observe::from_secret(secret, keys, uid, &shared.claims, now);
+    let mut known = reading.known;
+    let mut reverted = None;
+    if let Known::Held(held) = &mut known
+        && let Some(read) = &held.read
+    {
+        // An older pair of this operator's own, annotations and all: a backup or an exported file.
+        let is_older = held.facts.born_at.zip(newest.refreshed_at).is_some_and(|(born_at, newest)| born_at < newest)
+            && newest.pair.is_some_and(|pair| pair != held.facts.pair)
+            && newest.refresh.is_none_or(|refresh| refresh != read.refresh);
+        if newest.last_spent == Some(read.refresh) || is_older {
+            held.facts.known_spent = true;
+        }
+        if let Some(journal) = &shared.journal {
+            let key = journal::Key { namespace: namespace.to_owned(), name: name.to_owned() };
+            match journal.kept(key).await {
+                Ok(kept) => {
+                    reverted = kept.filter(|kept| {
+                        let digests = DigestKey::new(&kept.answer.intent.integration_uid);
+                        let tokens = ParsedTokens::parse(&secret.data, keys);
+                        let refresh = tokens.refresh.as_ref().map(|refresh| digests.token(refresh));
+                        let newest = kept.answer.refresh_token.as_ref().map(|refresh| digests.token(refresh));
+                        refresh == Some(kept.answer.intent.from) && refresh != newest
+                    });
+                }
+                Err(error) => tracing::warn!(namespace, name, %error, "failed to look up a kept pair in the journal"),
+            }
+        }
+    }
+    TokenRead { known, problems: reading.problems, reverted }
+}

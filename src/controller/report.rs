@@ -1,0 +1,356 @@
+//! From what is known and decided to a status: pure. One write follows if the status differs, and
+//! the events that go with it come from the same comparison.
+
+use chrono::{DateTime, Utc};
+
+use super::agenda::{Entry, Known};
+use crate::api::timestamp::{format, whole_seconds};
+use crate::api::{Condition, ConditionStatus, ConditionType, ObservedTokenSecret, Reason, TikTokShopIntegrationStatus};
+use crate::cluster::EventKind;
+use crate::decide::{ClaimStanding, Decision, TokenFacts};
+
+/// Longest message of a condition, in bytes.
+const LONGEST_MESSAGE: usize = 1_000;
+
+/// The refresh token's expiry is warned of from this long before, in seconds.
+const EXPIRING_SOON: i64 = 14 * 24 * 3_600;
+
+/// What else is known about an integration, beside its entry.
+pub(super) struct Circumstances<'a> {
+    /// What is wrong with the app Secret, in words.
+    pub app_problem: Option<&'a str>,
+    /// The older integration that names the same token Secret.
+    pub owner: Option<&'a str>,
+}
+
+/// The status that an integration should have.
+pub(super) fn report(
+    entry: &Entry,
+    decision: &Decision,
+    circumstances: &Circumstances<'_>,
+    now: DateTime<Utc>,
+) -> TikTokShopIntegrationStatus {
+    let mut status = (*entry.status).clone();
+    let facts = entry.known.held().map(|held| &held.facts);
+    catch_up(&mut status, entry, facts);
+
+    let (access, refresh) = match &entry.known {
+        Known::Held(held) => (held.facts.access_expires_at, held.facts.refresh_expires_at),
+        Known::Missing { access_expires_at, has_access: true, .. } => (*access_expires_at, None),
+        // Not read yet, or not to be read: what was known last still holds as far as anybody knows.
+        Known::Unread => (
+            status.access_token_expires_at.map(|at| at.timestamp()),
+            status.refresh_token_expires_at.map(|at| at.timestamp()),
+        ),
+        _ => (None, None),
+    };
+    status.observed_generation = Some(entry.generation);
+    status.access_token_expires_at = access.and_then(at);
+    status.refresh_token_expires_at = refresh.and_then(at);
+    status.hours_until_expiry = access.map(|expires_at| hours_left(expires_at, now.timestamp()));
+    status.next_refresh_time = match decision {
+        Decision::Idle { until } | Decision::Wait { until, .. } => at(*until),
+        Decision::Refresh { .. } => status.next_refresh_time.filter(|next| *next <= now).or(Some(whole_seconds(now))),
+        Decision::Blocked { .. } => None,
+    };
+    let observed = entry.known.version().map(|(uid, version)| ObservedTokenSecret {
+        uid: uid.to_owned(),
+        resource_version: version.as_str().to_owned(),
+        tokens_digest: facts.map(|facts| facts.pair.to_string()),
+    });
+    if entry.known != Known::Unread {
+        status.observed_token_secret = observed;
+    }
+    if let Some(handled) = entry.known.held().and_then(|held| held.handled.as_deref())
+        && (entry.request.as_deref() == Some(handled) || status.last_handled_refresh_request.is_none())
+    {
+        status.last_handled_refresh_request = Some(handled.to_owned());
+    }
+
+    let (reason, message) = ready_reason(entry, &status, circumstances, now.timestamp());
+    let ready = ready_status(&entry.known, status.access_token_expires_at, now.timestamp());
+    let mut conditions =
+        Conditions { old: &entry.status.conditions, generation: entry.generation, now, new: Vec::new() };
+    conditions.set(ConditionType::Ready, ready, reason, message.clone());
+    match &status.last_error {
+        Some(error) => conditions.set(
+            ConditionType::Refreshed,
+            ConditionStatus::False,
+            error.known_reason().unwrap_or(Reason::ApiError),
+            error.message.clone(),
+        ),
+        None => match status.last_refresh_time {
+            Some(refreshed_at) => conditions.set(
+                ConditionType::Refreshed,
+                ConditionStatus::True,
+                Reason::Refreshed,
+                format!("the tokens were refreshed at {}", format(refreshed_at)),
+            ),
+            None => conditions.set(
+                ConditionType::Refreshed,
+                ConditionStatus::Unknown,
+                Reason::NotAttempted,
+                "no refresh of these tokens was tried yet".to_owned(),
+            ),
+        },
+    }
+    if reason.stalls() {
+        conditions.set(ConditionType::Stalled, ConditionStatus::True, reason, message);
+    }
+    status.conditions = conditions.finish();
+    status
+}
+
+/// Takes over what the token Secret tells and a status lost in a crash did not: everything about
+/// when a token was last refreshed stands on the Secret, in the write that stored it.
+fn catch_up(status: &mut TikTokShopIntegrationStatus, entry: &Entry, facts: Option<&TokenFacts>) {
+    let pair = facts.map(|facts| facts.pair);
+    if let Some(born_at) = facts.and_then(|facts| facts.born_at).and_then(at)
+        && status.last_refresh_time.is_none_or(|known| known < born_at)
+    {
+        status.last_refresh_time = Some(born_at);
+        if status.last_attempt_time.is_none_or(|known| known < born_at) {
+            status.last_attempt_time = Some(born_at);
+        }
+        if status.last_error.as_ref().is_some_and(|error| error.time <= born_at) {
+            clear_failures(status);
+        }
+    }
+    // A failure speaks of the tokens that failed: with others in their place it says nothing any more.
+    let others_now =
+        entry.failed_with.as_ref().is_some_and(|failed| failed.pair.is_some() && pair.is_some() && failed.pair != pair);
+    if others_now {
+        clear_failures(status);
+    }
+}
+
+fn clear_failures(status: &mut TikTokShopIntegrationStatus) {
+    status.last_error = None;
+    status.consecutive_failures = Some(0);
+}
+
+fn at(seconds: i64) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(seconds, 0)
+}
+
+/// Whole hours, rounded down; 0 once expired.
+pub(super) fn hours_left(expires_at: i64, now: i64) -> u64 {
+    u64::try_from(expires_at.saturating_sub(now) / 3_600).unwrap_or(0)
+}
+
+/// True exactly while the access token is present and unexpired; Unknown while its expiry is not known.
+fn ready_status(known: &Known, last_known: Option<DateTime<Utc>>, now: i64) -> ConditionStatus {
+    let by_expiry = |expires_at: Option<i64>| match expires_at {
+        None => ConditionStatus::Unknown,
+        Some(expires_at) if expires_at > now => ConditionStatus::True,
+        Some(_) => ConditionStatus::False,
+    };
+    match known {
+        Known::Unread => by_expiry(last_known.map(|at| at.timestamp())),
+        Known::Forbidden(_) => ConditionStatus::Unknown,
+        Known::NotFound | Known::Missing { has_access: false, .. } => ConditionStatus::False,
+        Known::Missing { access_expires_at, .. } => by_expiry(*access_expires_at),
+        Known::Held(held) => by_expiry(held.facts.access_expires_at),
+    }
+}
+
+/// The one most important thing to know: the first that applies, in the contract's order.
+fn ready_reason(
+    entry: &Entry,
+    status: &TikTokShopIntegrationStatus,
+    circumstances: &Circumstances<'_>,
+    now: i64,
+) -> (Reason, String) {
+    let facts = entry.known.held().map(|held| &held.facts);
+    let secret = &entry.token_secret.1;
+    if entry.suspended {
+        return (Reason::Suspended, "spec.suspend is true: nothing is refreshed until it is false".to_owned());
+    }
+    if let Some(problem) = circumstances.app_problem {
+        return (Reason::AppCredentialsNotFound, problem.to_owned());
+    }
+    match &entry.known {
+        Known::NotFound => {
+            return (
+                Reason::TokenSecretNotFound,
+                format!("there is no Secret {secret}: create it with the tokens, or correct spec.tokenSecretRef.name"),
+            );
+        }
+        Known::Missing { what, .. } => {
+            return (
+                Reason::TokensMissing,
+                format!("in Secret {secret}, {what}: put both tokens there, or correct spec.tokenSecretRef.keys"),
+            );
+        }
+        _ => {}
+    }
+    if facts.is_some_and(|facts| facts.immutable) {
+        return (
+            Reason::TokenSecretImmutable,
+            format!(
+                "Secret {secret} is immutable, so new tokens can't be stored: delete it and create it anew without immutable: true"
+            ),
+        );
+    }
+    if let Some(owner) = circumstances.owner {
+        return (
+            Reason::TokenSecretInUse,
+            format!(
+                "Secret {secret} is used by the older integration {owner}: give each integration a Secret of its own"
+            ),
+        );
+    }
+    if let Known::Forbidden(why) = &entry.known {
+        return (
+            Reason::TokenSecretForbidden,
+            format!(
+                "Secret {secret} can't be read or written: {why}; allow the operator's service account get and patch of Secrets"
+            ),
+        );
+    }
+    let last_error = status.last_error.as_ref();
+    let failed_for = |reason: Reason| last_error.filter(|error| error.known_reason() == Some(reason));
+    if let Some(error) = failed_for(Reason::TokenSecretForbidden) {
+        return (Reason::TokenSecretForbidden, error.message.clone());
+    }
+    if facts.is_some_and(|facts| facts.known_spent) {
+        return (Reason::TokenSecretReverted, reverted_message(entry));
+    }
+    if let Some(error) = failed_for(Reason::RefreshTokenRejected) {
+        return (Reason::RefreshTokenRejected, error.message.clone());
+    }
+    if let Some(expires_at) = facts.and_then(|facts| facts.refresh_expires_at).filter(|expires_at| *expires_at <= now) {
+        return (Reason::RefreshTokenExpired, expired_message(secret, expires_at));
+    }
+    for reason in [Reason::AppCredentialsRejected, Reason::IpNotAllowed] {
+        if let Some(error) = failed_for(reason) {
+            return (reason, error.message.clone());
+        }
+    }
+    if let Some(why) = &entry.held_answer {
+        return (Reason::PersistFailed, why.to_string());
+    }
+    if let Some(error) = failed_for(Reason::PersistFailed) {
+        return (Reason::PersistFailed, error.message.clone());
+    }
+    if let Some(claim) = facts.and_then(|facts| facts.claim).filter(|claim| claim.standing == ClaimStanding::Unknown) {
+        return (Reason::OutcomeUnknown, outcome_unknown_message(claim.presented));
+    }
+    if let Some(expires_at) = facts.and_then(|facts| facts.access_expires_at).filter(|expires_at| *expires_at <= now) {
+        let since = at(expires_at).map(format).unwrap_or_default();
+        return (Reason::TokenExpired, format!("the access token expired at {since}"));
+    }
+    if let Some(error) = last_error {
+        return (Reason::RefreshFailing, error.message.clone());
+    }
+    let message = match facts.and_then(|facts| facts.access_expires_at).and_then(at) {
+        Some(expires_at) => format!("the access token expires at {}", format(expires_at)),
+        None if facts.is_some() => "the access token is there; when it expires is not known".to_owned(),
+        None => "the Secret was not read yet".to_owned(),
+    };
+    (Reason::TokenValid, message)
+}
+
+/// What is said of tokens that something else put back.
+pub(super) fn reverted_message(entry: &Entry) -> String {
+    let manager = entry
+        .known
+        .held()
+        .and_then(|held| held.read.as_ref())
+        .and_then(|read| read.manager.as_deref())
+        .unwrap_or("something");
+    format!(
+        "{manager} keeps writing spent tokens into Secret {}: have it leave the Secret's data alone, then put working tokens there",
+        entry.token_secret.1
+    )
+}
+
+fn expired_message(secret: &str, expires_at: i64) -> String {
+    let since = at(expires_at).map(format).unwrap_or_default();
+    format!(
+        "the refresh token expired at {since}: have the seller authorize the app again, then put the new tokens into Secret {secret}"
+    )
+}
+
+fn outcome_unknown_message(presented: u32) -> String {
+    format!(
+        "the refresh token was presented {presented} time(s) and no answer tells whether it was spent: it is tried once more; if TikTok then refuses it, the seller must authorize the app again"
+    )
+}
+
+struct Conditions<'a> {
+    old: &'a [Condition],
+    generation: i64,
+    now: DateTime<Utc>,
+    new: Vec<Condition>,
+}
+
+impl Conditions<'_> {
+    fn set(&mut self, type_: ConditionType, status: ConditionStatus, reason: Reason, mut message: String) {
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+        let since = self
+            .old
+            .iter()
+            .find(|condition| condition.is(type_))
+            .filter(|condition| condition.status == status)
+            .map_or(self.now, |condition| condition.last_transition_time);
+        self.new.push(Condition::new(type_, status, reason, message, Some(self.generation), since));
+    }
+
+    /// The operator's conditions, and after them those that other programs added.
+    fn finish(self) -> Vec<Condition> {
+        let own = [ConditionType::Ready, ConditionType::Refreshed, ConditionType::Stalled];
+        let foreign = self.old.iter().filter(|condition| own.iter().all(|type_| !condition.is(*type_)));
+        self.new.into_iter().chain(foreign.cloned()).collect()
+    }
+}
+
+/// The events that go with the change from one status to the next.
+pub(super) fn events_of_change(
+    old: &TikTokShopIntegrationStatus,
+    new: &TikTokShopIntegrationStatus,
+) -> Vec<(EventKind, String)> {
+    let ready = |status: &TikTokShopIntegrationStatus| status.condition(ConditionType::Ready).cloned();
+    let (old, new) = (ready(old), ready(new));
+    let Some(new) = new else { return Vec::new() };
+    if old.is_some_and(|old| old.reason == new.reason) {
+        return Vec::new();
+    }
+    let kind = match new.known_reason() {
+        Some(Reason::RefreshTokenRejected | Reason::RefreshTokenExpired) => EventKind::ReauthorizationRequired,
+        Some(Reason::TokenSecretInUse) => EventKind::TokenSecretInUse,
+        Some(Reason::TokenSecretReverted) => EventKind::TokenSecretReverted,
+        _ => return Vec::new(),
+    };
+    vec![(kind, new.message)]
+}
+
+/// A warning that the refresh token itself expires soon, where it does.
+pub(super) fn expiring_warning(facts: &TokenFacts, now: i64) -> Option<String> {
+    let expires_at = facts.refresh_expires_at?;
+    let left = expires_at - now;
+    (left > 0 && left <= EXPIRING_SOON).then(|| {
+        format!(
+            "the refresh token expires at {}, in {} day(s): have the seller authorize the app again before that",
+            at(expires_at).map(format).unwrap_or_default(),
+            left / 86_400
+        )
+    })
+}
+
+/// Does a status differ from another in what people and programs look at? The version of the token
+/// Secret alone does not: a label put on it costs a read and no write. Nor do the hours, which have
+/// their own time to be written.
+pub(super) fn differs(old: &TikTokShopIntegrationStatus, new: &TikTokShopIntegrationStatus, hours_too: bool) -> bool {
+    let without_version = |status: &TikTokShopIntegrationStatus| {
+        let mut status = status.clone();
+        if let Some(observed) = &mut status.observed_token_secret {
+            observed.resource_version.clear();
+        }
+        if !hours_too {
+            status.hours_until_expiry = None;
+        }
+        status
+    };
+    without_version(old) != without_version(new)
+}

@@ -1,0 +1,141 @@
+//! What was observed of one integration, parsed once, in plain types.
+
+use crate::api::Reason;
+use crate::tokens::Digest;
+
+/// What the operator was told to do where an integration does not say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The expiry window of integrations that set none, in seconds.
+    pub refresh_before: i64,
+}
+
+/// One integration as `decide` sees it.
+#[derive(Debug, Clone)]
+pub struct Observed<'a> {
+    /// `spec.suspend`.
+    pub suspended: bool,
+    /// `spec.refreshBefore` in seconds, where it is set.
+    pub refresh_before: Option<i64>,
+    /// The request annotation's value, where it is new: not yet handled, and not too long.
+    pub request: Option<&'a str>,
+    /// The app Secret.
+    pub credentials: CredentialsState,
+    /// The token Secret.
+    pub secret: SecretState<'a>,
+    /// Does an older integration name the same token Secret?
+    pub secret_in_use: bool,
+    /// Earlier tries.
+    pub history: History,
+    /// Fixed for each integration: from its UID.
+    pub seed: u64,
+}
+
+impl<'a> Observed<'a> {
+    /// The tokens, where the Secret holds both.
+    #[must_use]
+    pub const fn tokens(&self) -> Option<&'a TokenFacts> {
+        match self.secret {
+            SecretState::Held(facts) => Some(facts),
+            _ => None,
+        }
+    }
+
+    /// Does an annotation ask for a refresh that was not yet made?
+    #[must_use]
+    pub const fn is_requested(&self) -> bool {
+        self.request.is_some()
+    }
+}
+
+/// The app Secret, as far as it is known before a refresh reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredentialsState {
+    /// Nothing is known against it.
+    Presumed,
+    /// It is not there, not readable, or lacks a key.
+    Missing {
+        /// Will a watch tell of a change?
+        told: bool,
+    },
+}
+
+/// The token Secret.
+#[derive(Debug, Clone, Copy)]
+pub enum SecretState<'a> {
+    /// There is none.
+    NotFound,
+    /// It may not be read or written.
+    Forbidden,
+    /// It lacks a token.
+    Missing,
+    /// It holds both tokens.
+    Held(&'a TokenFacts),
+}
+
+/// What is known of a pair of tokens, without the tokens. Times are Unix seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenFacts {
+    /// Digest of the pair.
+    pub pair: Digest,
+    /// When the access token expires, where that is known.
+    pub access_expires_at: Option<i64>,
+    /// When the refresh token expires, where that is known.
+    pub refresh_expires_at: Option<i64>,
+    /// When this operator wrote this very pair; `None` for tokens put there by hand.
+    pub born_at: Option<i64>,
+    /// Is the Secret immutable?
+    pub immutable: bool,
+    /// Is the refresh token known to be spent: written back by something else?
+    pub known_spent: bool,
+    /// The claim that stands on the Secret.
+    pub claim: Option<ClaimFacts>,
+}
+
+/// A claim that stands on the Secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClaimFacts {
+    /// How it is to be taken.
+    pub standing: ClaimStanding,
+    /// How often the refresh token that stands there has been presented.
+    pub presented: u32,
+    /// When it was made or marked.
+    pub at: i64,
+    /// Is it marked `outcome: unknown`?
+    pub marked_unknown: bool,
+}
+
+/// How a claim is to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimStanding {
+    /// Another's, which may be at work until then.
+    Alive {
+        /// Unix seconds.
+        until: i64,
+    },
+    /// It is known that no call was made on it.
+    NeverCalled,
+    /// A call was made, or may have been, and nobody knows with what outcome.
+    Unknown,
+}
+
+/// Earlier tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct History {
+    /// Tries since the last success.
+    pub consecutive_failures: u32,
+    /// The last failure, where no success came after it.
+    pub failure: Option<Failure>,
+}
+
+/// The last failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// What failed.
+    pub reason: Reason,
+    /// When, in Unix seconds.
+    pub at: i64,
+    /// Are tokens, spec, app credentials and request still the ones that failed? What has changed
+    /// is taken up at once.
+    pub still_applies: bool,
+}

@@ -1,0 +1,198 @@
+//! `tiktok-shop-operator run`: from settings to a working controller, and to an orderly end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::admin::{Admin, Heartbeat, Port, Readiness};
+use crate::clock::Clock;
+use crate::cluster::{ApiError, Cluster};
+use crate::controller::{Controller, Parts};
+use crate::journal::{Journal, JournalError};
+use crate::lease::Lease;
+use crate::metrics::Metrics;
+use crate::settings::{Settings, TokenRequest};
+use crate::tiktok::{ClientBuildError, Endpoint, EndpointError, RequestForm, TokenClient};
+use crate::{random_id, telemetry};
+
+/// Beyond twice the request timeout: time to store what is in flight after SIGTERM. The pod's grace
+/// period is 5 s more.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// Why the operator could not start, or not end well: one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The runtime could not be built.
+    #[error("failed to start: {0}")]
+    Runtime(std::io::Error),
+    /// Logging could not be set up.
+    #[error("failed to set up logging: {0}")]
+    Telemetry(#[from] telemetry::TelemetryError),
+    /// The endpoint is none.
+    #[error("--token-endpoint: {0}")]
+    Endpoint(#[from] EndpointError),
+    /// The file of `--ca-file` can't be read.
+    #[error("--ca-file: failed to read {path}: {source}; name a readable file of PEM certificates")]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The client for TikTok could not be built.
+    #[error("{0}")]
+    Client(#[from] ClientBuildError),
+    /// The address of `--listen` can't be had.
+    #[error("{0}: {source}", source = .0.source)]
+    Listen(#[from] crate::admin::BindError),
+    /// No cluster is configured.
+    #[error("no cluster: {0}; set KUBECONFIG to a working file, or run in a pod with a service account")]
+    NoCluster(Box<kube::Error>),
+    /// The API server can't be asked.
+    #[error("failed to ask the API server: {0}; check that it runs and that KUBECONFIG names it")]
+    Unreachable(ApiError),
+    /// The CRD is not installed.
+    #[error(
+        "the cluster does not know TikTokShopIntegration: install it with 'tiktok-shop-operator crd | kubectl apply --server-side -f -'"
+    )]
+    NoCrd,
+    /// The journal can't be used.
+    #[error("--journal-dir: {0}")]
+    Journal(#[from] JournalError),
+    /// The end came before everything was stored.
+    #[error("stopped with {0} answer(s) of TikTok not stored and in no journal: those shops must be authorized again")]
+    Lost(usize),
+}
+
+/// Runs until SIGTERM or SIGINT, and until what is in flight is stored.
+///
+/// # Errors
+/// Where it can't start, or had to end with answers that were stored nowhere.
+pub fn run(settings: Settings) -> Result<(), RunError> {
+    telemetry::init(settings.log_format)?;
+    // One thread: the limit is the API server, and a second thread gained nothing when measured.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
+    runtime.block_on(serve(settings))
+}
+
+async fn serve(settings: Settings) -> Result<(), RunError> {
+    // First of all: from here on a SIGTERM is an orderly end, not a death.
+    let signals = Signals::listen().map_err(RunError::Runtime)?;
+    let tiktok = tiktok_client(&settings)?;
+    let port = Port::open(settings.listen).await?;
+    let cluster = Cluster::infer().await.map_err(|error| RunError::NoCluster(Box::new(error)))?;
+    if !cluster.serves_integrations().await.map_err(RunError::Unreachable)? {
+        return Err(RunError::NoCrd);
+    }
+    let process = random_id();
+    let (journal, left) = match &settings.journal_dir {
+        Some(dir) => {
+            let (journal, left) = Journal::open(dir, &process, Clock::now().timestamp())?;
+            (Some(journal), left)
+        }
+        None => (None, Vec::new()),
+    };
+
+    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), settings.per_integration_metrics));
+    let (heartbeat, readiness) = (Heartbeat::new(), Readiness::new());
+    let pod = first_set(&["POD_UID", "HOSTNAME"]).unwrap_or_else(|| "unknown-pod".to_owned());
+    let pod_name = first_set(&["POD_NAME", "HOSTNAME"]).unwrap_or_else(|| "unknown-pod".to_owned());
+    let lease = settings.leader_election.as_ref().map(|election| {
+        Lease::start(cluster.client(), &election.namespace, &election.name, format!("{pod_name}_{process}"))
+    });
+    let patience = settings.request_timeout * 2 + PATIENCE;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        process,
+        listen = %port.address(),
+        endpoint = settings.token_endpoint,
+        journal = settings.journal_dir.is_some(),
+        leader_election = settings.leader_election.is_some(),
+        "started"
+    );
+    let controller = Controller::new(
+        settings,
+        Parts {
+            cluster,
+            tiktok,
+            journal: journal.clone(),
+            left,
+            pod,
+            process,
+            metrics: Arc::clone(&metrics),
+            heartbeat: heartbeat.clone(),
+            readiness: readiness.clone(),
+        },
+    );
+    let (stop, stopped) = watch::channel(false);
+    let admin = Admin { heartbeat, readiness, metrics, fleet: controller.fleet() };
+    let (close, closed) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(admin.serve(port, async move {
+        // The sender is dropped when the work is over: that is the sign, too.
+        let _ = closed.await;
+    }));
+    let signals = tokio::spawn(signals.watch(stop));
+    let leadership = lease.as_ref().map(crate::lease::LeaseHandle::watch);
+    let lost = controller.run(leadership, stopped, patience).await;
+    if let Some(lease) = lease {
+        // Only now: whoever takes over must not meet work of this process.
+        lease.release().await;
+    }
+    drop(close);
+    signals.abort();
+    let _ = server.await;
+    if let Some(journal) = journal {
+        journal.close();
+    }
+    if lost > 0 { Err(RunError::Lost(lost)) } else { Ok(()) }
+}
+
+fn tiktok_client(settings: &Settings) -> Result<TokenClient, RunError> {
+    let endpoint = Endpoint::parse(&settings.token_endpoint)?;
+    let form = match settings.token_request {
+        TokenRequest::Auto => RequestForm::Auto,
+        TokenRequest::Json => RequestForm::Json,
+        TokenRequest::Query => RequestForm::Query,
+    };
+    let roots = match &settings.ca_file {
+        Some(path) => Some(std::fs::read(path).map_err(|source| RunError::CaFile { path: path.clone(), source })?),
+        None => None,
+    };
+    let user_agent = concat!("tiktok-shop-operator/", env!("CARGO_PKG_VERSION"));
+    Ok(TokenClient::new(endpoint, form, roots.as_deref(), user_agent, settings.request_timeout)?)
+}
+
+fn first_set(names: &[&str]) -> Option<String> {
+    names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, std::io::Error> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// The first signal drains, the second ends at once.
+    async fn watch(mut self, stop: watch::Sender<bool>) {
+        self.next().await;
+        stop.send_replace(true);
+        self.next().await;
+        tracing::error!("a second signal: ending at once");
+        std::process::exit(1);
+    }
+}

@@ -1,0 +1,137 @@
+//! Digests that tell two token values apart without telling what they are.
+
+use std::fmt;
+
+use aws_lc_rs::hmac;
+
+use super::SecretText;
+
+/// Bytes kept of the HMAC: enough that two values never meet by chance, and short to read.
+const LENGTH: usize = 16;
+
+/// A truncated HMAC-SHA256 of a token value, keyed by an integration's UID.
+///
+/// It may be shown: without the value nobody can compute it, and tokens are far too long to guess.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest([u8; LENGTH]);
+
+impl Digest {
+    /// Reads the form that [`fmt::Display`] writes: 32 hexadecimal digits in lower case.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.as_bytes();
+        if digits.len() != LENGTH * 2 {
+            return None;
+        }
+        let mut bytes = [0; LENGTH];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        }
+        Some(Self(bytes))
+    }
+
+    /// A number fixed by (integration, value) and spread evenly: the seed of jitter.
+    #[must_use]
+    pub const fn seed(self) -> u64 {
+        let b = self.0;
+        u64::from_be_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])
+    }
+
+    /// A digest of given bytes, for models and tests of code that only compares digests.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; LENGTH]) -> Self {
+        Self(bytes)
+    }
+}
+
+const fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The key of an integration's digests: its UID, so that equal tokens of two integrations do not
+/// show as equal.
+pub struct DigestKey(hmac::Key);
+
+impl DigestKey {
+    /// The key of the integration with this UID.
+    #[must_use]
+    pub fn new(integration_uid: &str) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, integration_uid.as_bytes()))
+    }
+
+    /// The digest of one token.
+    #[must_use]
+    pub fn token(&self, token: &SecretText) -> Digest {
+        self.sign(&[token.expose()])
+    }
+
+    /// The digest of an access and a refresh token together.
+    #[must_use]
+    pub fn pair(&self, access: Option<&SecretText>, refresh: Option<&SecretText>) -> Digest {
+        // NUL stands in no token, so that no two pairs run together into one text.
+        self.sign(&[access.map_or("", SecretText::expose), "\0", refresh.map_or("", SecretText::expose)])
+    }
+
+    fn sign(&self, parts: &[&str]) -> Digest {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in parts {
+            context.update(part.as_bytes());
+        }
+        let tag = context.sign();
+        let mut bytes = [0; LENGTH];
+        bytes.copy_from_slice(&tag.as_ref()[..LENGTH]);
+        Digest(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(value: &str) -> SecretText {
+        SecretText::new(value.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn a_digest_is_read_back_from_what_it_prints() {
+        let digest = DigestKey::new("uid").token(&text("token"));
+        assert_eq!(Digest::parse(&digest.to_string()), Some(digest));
+    }
+
+    #[test]
+    fn what_is_no_digest_is_not_read_as_one() {
+        for wrong in ["", "abc", &"A".repeat(32), &"g".repeat(32), &"0".repeat(33)] {
+            assert_eq!(Digest::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn equal_tokens_of_two_integrations_do_not_show_as_equal() {
+        assert_ne!(DigestKey::new("a").token(&text("t")), DigestKey::new("b").token(&text("t")));
+    }
+
+    #[test]
+    fn a_pair_is_more_than_its_tokens_run_together() {
+        let key = DigestKey::new("uid");
+        let (ab, c) = (text("ab"), text("c"));
+        let (a, bc) = (text("a"), text("bc"));
+        assert_ne!(key.pair(Some(&ab), Some(&c)), key.pair(Some(&a), Some(&bc)));
+        assert_ne!(key.pair(Some(&a), None), key.pair(None, Some(&a)));
+    }
+}

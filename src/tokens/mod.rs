@@ -1,0 +1,12 @@
+//! Token values that cannot be printed, and the Secrets they come from and go to.
+
+mod digest;
+mod secret;
+mod text;
+
+pub use digest::{Digest, DigestKey};
+pub use secret::{
+    AppCredentials, AppKeyNames, ExpiryProblem, LATEST, MissingKeys, ParsedTokens, SecretData, TokenKeyNames,
+    TokenValues, encode,
+};
+pub use text::{NotUtf8, SecretText};

@@ -1,0 +1,132 @@
+//! The claim: an annotation on the token Secret that says a refresh is under way.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::tokens::Digest;
+
+/// The call starts at most this long after its claim was sent, else the claim is made anew.
+pub const CLAIM_LIMIT: Duration = Duration::from_secs(5);
+
+/// How much longer than the call a claim is respected: time to store the answer.
+pub const MARGIN: Duration = Duration::from_secs(15);
+
+/// A claim that can't be read is taken for a live one for this long.
+pub const UNREADABLE_CLAIM_LIFE: Duration = Duration::from_mins(10);
+
+/// How long a claim is respected by others at most, whatever it says.
+const LONGEST_LIFE: Duration = Duration::from_hours(1);
+
+/// Longest text read as a claim, in bytes.
+const LONGEST_TEXT: usize = 4_096;
+
+/// What is known of the call that a claim was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClaimOutcome {
+    /// Nobody knows whether it spent the token.
+    Unknown,
+}
+
+/// The value of the annotation `tiktokshop.dev/refresh-attempt`. No secret is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// Tells this claim from every other: random, with a count of the claims of one transaction.
+    pub id: String,
+    /// Pod UID and process id, parted by a slash.
+    pub holder: String,
+    /// Namespace and name of the integration, parted by a slash.
+    pub integration: String,
+    /// When it was made, by the clock of the one who made it; for people to read.
+    pub at: String,
+    /// For how long others respect it, counted on their own clocks from first seeing it.
+    pub ttl_seconds: u64,
+    /// Digest of the refresh token to be spent.
+    pub from: String,
+    /// The request annotation's value that this answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// How often this refresh token has been presented, this time included.
+    pub presented: u32,
+    /// What is known of the call; absent while it is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<ClaimOutcome>,
+}
+
+impl Claim {
+    /// Reads a claim; `None` where it can't be read.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() > LONGEST_TEXT {
+            return None;
+        }
+        serde_json::from_str(text).ok()
+    }
+
+    /// The claim as the annotation's value.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// For how long it is respected.
+    #[must_use]
+    pub fn life(&self) -> Duration {
+        Duration::from_secs(self.ttl_seconds).min(LONGEST_LIFE)
+    }
+
+    /// The process id in `holder`.
+    #[must_use]
+    pub fn process(&self) -> &str {
+        self.holder.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Digest of the refresh token to be spent.
+    #[must_use]
+    pub fn from_digest(&self) -> Option<Digest> {
+        Digest::parse(&self.from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim() -> Claim {
+        Claim {
+            id: "a.1".into(),
+            holder: "pod/process".into(),
+            integration: "shops/shop-1".into(),
+            at: "2026-01-01T00:00:00Z".into(),
+            ttl_seconds: 45,
+            from: "00".repeat(16),
+            request: None,
+            presented: 1,
+            outcome: None,
+        }
+    }
+
+    #[test]
+    fn a_claim_is_read_back_from_what_is_written() {
+        assert_eq!(Claim::parse(&claim().to_text()), Some(claim()));
+    }
+
+    #[test]
+    fn the_process_is_the_last_part_of_the_holder() {
+        assert_eq!(claim().process(), "process");
+    }
+
+    #[test]
+    fn a_claim_that_asks_for_ever_is_respected_for_an_hour() {
+        assert_eq!(Claim { ttl_seconds: u64::MAX, ..claim() }.life(), Duration::from_hours(1));
+    }
+
+    #[test]
+    fn what_is_no_claim_is_not_read_as_one() {
+        for text in ["", "{}", "true", &"x".repeat(5_000)] {
+            assert_eq!(Claim::parse(text), None);
+        }
+    }
+}

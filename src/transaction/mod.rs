@@ -1,0 +1,581 @@
+//! The refresh transaction as one pure function: [`next`] takes a state and what happened, and
+//! gives the next state and what to do. It does no I/O, reads no clock and holds no token value,
+//! only digests, so that it can be checked exhaustively; `controller::refresh` merely drives it.
+//!
+//! ```text
+//!  Rehearsing ─▶ Claiming ─▶ Intending ─▶ Calling ─▶ Journaling ─▶ Persisting ─▶ Forgetting ─▶ Done
+//!       │           │ lost       │           │ refused                  │ conflict, lost      ▲
+//!       ▼           ▼            ▼           ▼                          ▼                     │
+//!     Done     CheckingClaim  Releasing ◀─ Rereading                Comparing ◀─▶ Holding     │
+//!                                │  ▲                                   └─────────────────────┤
+//!                                ▼  │ conflict, lost                                          │
+//!                          RereadingToRelease ────────────────────────────────────────────────┘
+//! ```
+//!
+//! Until a call is made, any failure simply ends the transaction: nothing is lost. From the moment
+//! an answer is here, no path ends without it being stored, or seen to be superseded.
+
+mod claim;
+
+pub use claim::{CLAIM_LIMIT, Claim, ClaimOutcome, MARGIN, UNREADABLE_CLAIM_LIFE};
+
+use crate::cluster::Version;
+use crate::tokens::Digest;
+
+/// How often a claim is made anew, because its reply was lost or the call came too late, before
+/// the transaction gives up and is decided on afresh.
+const MOST_CLAIMS: u8 = 5;
+
+/// How often a write is tried again at once, after a look at what stands there, before pauses come
+/// between the tries: an API server whose writes fail while its reads work must not be hammered.
+const AT_ONCE: u8 = 2;
+
+/// What is fixed for one transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Attempt {
+    /// Digest of the refresh token to spend.
+    pub from: Digest,
+    /// Digest of the pair that stood in the Secret when it was read.
+    pub from_pair: Digest,
+    /// Is this the replay of an answer from the journal?
+    pub replay: bool,
+    /// Was this refresh token presented before, with an unknown outcome?
+    pub unknown_before: bool,
+}
+
+/// Whose claim stands on the Secret, seen from one transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// None.
+    Free,
+    /// This transaction's own.
+    Own {
+        /// Does it say already that the outcome is unknown?
+        marked_unknown: bool,
+    },
+    /// Another's, and it may be at work.
+    OthersAlive,
+    /// Another's, past its time or settled.
+    OthersDead,
+}
+
+/// What a token Secret shows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct View {
+    /// Its version: what the next write is conditional on.
+    pub version: Version,
+    /// Digest of the refresh token in its data.
+    pub refresh: Option<Digest>,
+    /// Digest of the pair in its data, where both are there.
+    pub pair: Option<Digest>,
+    /// The annotation `refreshed-from`.
+    pub refreshed_from: Option<Digest>,
+    /// The annotation `tokens-digest`.
+    pub noted_pair: Option<Digest>,
+    /// Whose claim stands on it.
+    pub claim: Standing,
+}
+
+/// A failed API request, as far as the transaction tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ApiFailure {
+    /// Another version stands there; nothing was written.
+    Conflict,
+    /// There is no such Secret.
+    NotFound,
+    /// Not allowed; nothing was written.
+    Forbidden,
+    /// Refused for what was asked (invalid, immutable, admission); nothing was written.
+    Refused,
+    /// The server is busy; nothing was written.
+    Busy,
+    /// Nobody knows whether it was applied.
+    Lost,
+}
+
+/// A failed call of TikTok, sorted by what it says of the refresh token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CallFailure {
+    /// TikTok refused this refresh token.
+    Rejected,
+    /// TikTok answered with another definite error.
+    Answered,
+    /// The token cannot have been spent.
+    Unspent,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// What TikTok gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Answer {
+    /// Digest of the new pair.
+    pub pair: Digest,
+    /// Is the refresh token another one than the one spent?
+    pub rotated: bool,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// A write or a rehearsal succeeded; this is what the Secret shows then.
+    Applied(View),
+    /// A read succeeded.
+    Read(View),
+    /// An API request failed.
+    ApiFailed(ApiFailure),
+    /// The intent is on disk, or there is no journal.
+    Intended,
+    /// The intent could not be written.
+    IntentFailed,
+    /// So long after the claim was sent, the call must not start.
+    TooLate,
+    /// TikTok gave new tokens.
+    Answered(Answer),
+    /// The call failed.
+    CallFailed(CallFailure),
+    /// The answer's journal entry is written, or failed to be: it makes no difference here.
+    Journaled,
+    /// A pause is over.
+    Waited,
+    /// Integration and Secret have both been gone for a day.
+    Abandoned,
+    /// This process stops, or leads no more: nothing new is to be started.
+    Stopped,
+    /// The journal entry is settled.
+    Forgotten,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Command {
+    /// Have the API server go through the final write, without storing it.
+    Rehearse {
+        /// On condition of this version.
+        at: Version,
+    },
+    /// Write the claim.
+    Claim {
+        /// On condition of this version.
+        at: Version,
+    },
+    /// Write the intent to the journal.
+    Intend,
+    /// Call TikTok, once.
+    Call,
+    /// Write the answer to the journal.
+    JournalAnswer,
+    /// Write the new tokens.
+    Persist {
+        /// On condition of this version.
+        at: Version,
+        /// Remove the claim with it? Another's stays.
+        remove_claim: bool,
+    },
+    /// Settle the claim.
+    Release {
+        /// On condition of this version.
+        at: Version,
+        /// In which way.
+        how: Release,
+    },
+    /// Read the Secret.
+    Read,
+    /// Pause, longer each time.
+    Wait(Waiting),
+    /// Settle the journal entry.
+    Forget {
+        /// Keep the pair for a while, against a reversion.
+        keep: bool,
+    },
+    /// Nothing: it is over.
+    Finish(Outcome),
+}
+
+/// What a pause waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Waiting {
+    /// An answer is held and must be stored; this is why it could not be.
+    ToPersist(Held),
+    /// A claim must be settled.
+    ToRelease,
+    /// The Secret must be read before a token is declared dead.
+    ToReread,
+}
+
+/// Why an answer is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Held {
+    /// The API server is away or busy.
+    ServerAway,
+    /// The Secret is gone.
+    NotFound,
+    /// Writing is forbidden.
+    Forbidden,
+    /// The write is refused: immutable, or turned away by admission.
+    Refused,
+    /// Another's claim is alive (only a replay waits for it).
+    Claimed,
+}
+
+impl From<ApiFailure> for Held {
+    fn from(failure: ApiFailure) -> Self {
+        match failure {
+            ApiFailure::NotFound => Self::NotFound,
+            ApiFailure::Forbidden => Self::Forbidden,
+            ApiFailure::Refused => Self::Refused,
+            ApiFailure::Conflict | ApiFailure::Busy | ApiFailure::Lost => Self::ServerAway,
+        }
+    }
+}
+
+/// How a claim is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Release {
+    /// Removed.
+    GiveBack {
+        /// Mark the request annotation as handled: TikTok has answered it.
+        handled: bool,
+    },
+    /// Left standing with `outcome: unknown`, so that trying once more stays once.
+    MarkUnknown,
+}
+
+/// How a transaction ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The new pair stands in the Secret.
+    Refreshed,
+    /// The call failed; nothing changed.
+    CallFailed(CallFailure),
+    /// The Secret was at another version: decide again on what is there now.
+    Stale,
+    /// The write would fail: found out before the call.
+    Blocked(Held),
+    /// The API server was away before the call.
+    ServerAway,
+    /// The journal could not take the intent.
+    JournalFailed,
+    /// Somebody replaced the tokens: theirs stay.
+    SupersededByPerson,
+    /// Another instance stored a later answer: it stays.
+    SupersededBySibling,
+    /// There was nowhere left to store the answer.
+    Abandoned,
+}
+
+/// Where a transaction stands.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum State {
+    /// The final write is being rehearsed.
+    Rehearsing {
+        /// Version of the Secret it is conditional on.
+        at: Version,
+    },
+    /// The claim is being written for the n-th time.
+    Claiming {
+        /// Count from 1.
+        nth: u8,
+    },
+    /// The claim's reply was lost: looking whether it stands.
+    CheckingClaim {
+        /// Count of claims so far.
+        nth: u8,
+    },
+    /// The intent is being written to the journal.
+    Intending {
+        /// Version that the claim has.
+        at: Version,
+        /// Count of claims so far.
+        nth: u8,
+    },
+    /// TikTok is being called.
+    Calling {
+        /// Version that the claim has.
+        at: Version,
+        /// Count of claims so far.
+        nth: u8,
+    },
+    /// TikTok refused the token: reading the Secret once more before it is declared dead.
+    Rereading,
+    /// The answer is being written to the journal.
+    Journaling {
+        /// Version that the claim has.
+        at: Version,
+        /// The answer.
+        answer: Answer,
+    },
+    /// The answer is being written to the Secret.
+    Persisting {
+        /// The answer.
+        answer: Answer,
+        /// Tries without a pause so far.
+        tries: u8,
+    },
+    /// Looking what stands in the Secret, to know what is to be done with the answer.
+    Comparing {
+        /// The answer.
+        answer: Answer,
+        /// Tries without a pause so far.
+        tries: u8,
+    },
+    /// The answer waits to be written.
+    Holding {
+        /// The answer.
+        answer: Answer,
+    },
+    /// The claim is being settled.
+    Releasing {
+        /// In which way.
+        how: Release,
+        /// What the transaction ends with.
+        outcome: Outcome,
+        /// Tries without a pause so far.
+        tries: u8,
+    },
+    /// Looking whether the claim still stands.
+    RereadingToRelease {
+        /// In which way it is to be settled.
+        how: Release,
+        /// What the transaction ends with.
+        outcome: Outcome,
+        /// Tries without a pause so far.
+        tries: u8,
+    },
+    /// Waiting to settle the claim.
+    WaitingToRelease {
+        /// In which way it is to be settled.
+        how: Release,
+        /// What the transaction ends with.
+        outcome: Outcome,
+    },
+    /// Waiting to read once more.
+    WaitingToReread,
+    /// The journal entry is being settled.
+    Forgetting {
+        /// What the transaction ends with.
+        outcome: Outcome,
+    },
+    /// It is over.
+    Done(Outcome),
+}
+
+/// Starts a transaction on a Secret at this version.
+#[must_use]
+pub fn start(at: Version) -> (State, Command) {
+    (State::Rehearsing { at: at.clone() }, Command::Rehearse { at })
+}
+
+/// Starts the replay of an answer from the journal.
+#[must_use]
+pub const fn replay(answer: Answer) -> (State, Command) {
+    (State::Comparing { answer, tries: 0 }, Command::Read)
+}
+
+/// One step of the transaction.
+///
+/// An event that cannot happen in a state leaves the state as it is and asks to read the Secret:
+/// whatever confused the driver, an answer is not dropped over it.
+#[must_use]
+#[allow(clippy::match_same_arms, reason = "one line a transition, in the order in which a transaction runs")]
+#[allow(clippy::too_many_lines, reason = "the table of transitions is one thing")]
+pub fn next(attempt: &Attempt, state: State, event: Event) -> (State, Command) {
+    match (state, event) {
+        (State::Rehearsing { at }, Event::Applied(_)) => claim(at, 1),
+        (State::Rehearsing { .. } | State::Claiming { .. }, Event::ApiFailed(ApiFailure::Conflict)) => {
+            done(Outcome::Stale)
+        }
+        // Before the first claim was sent.
+        (State::Claiming { nth: 1 }, Event::Stopped) => done(Outcome::Stale),
+        (State::Claiming { nth }, Event::ApiFailed(ApiFailure::Lost)) => (State::CheckingClaim { nth }, Command::Read),
+        (State::Rehearsing { .. } | State::Claiming { .. }, Event::ApiFailed(failure)) => before_the_call(failure),
+
+        (State::Claiming { nth }, Event::Applied(view)) => match view.claim {
+            Standing::Own { .. } if view.refresh == Some(attempt.from) => {
+                (State::Intending { at: view.version, nth }, Command::Intend)
+            }
+            // Something changed the Secret within the write itself: decide again.
+            _ => release(view.version, Release::GiveBack { handled: false }, Outcome::Stale),
+        },
+        // The lost write was applied, but too long ago to call on the strength of it: made anew.
+        (State::CheckingClaim { nth }, Event::Read(view)) => match view.claim {
+            Standing::Own { .. } if nth < MOST_CLAIMS && view.refresh == Some(attempt.from) => {
+                claim(view.version, nth + 1)
+            }
+            Standing::Own { .. } => release(view.version, Release::GiveBack { handled: false }, Outcome::Stale),
+            _ => done(Outcome::Stale),
+        },
+        (State::CheckingClaim { .. }, Event::ApiFailed(failure)) => before_the_call(failure),
+
+        (State::Intending { at, nth }, Event::Intended) => (State::Calling { at, nth }, Command::Call),
+        (State::Intending { at, .. }, Event::IntentFailed) => {
+            release(at, Release::GiveBack { handled: false }, Outcome::JournalFailed)
+        }
+
+        (State::Calling { at, nth }, Event::TooLate) if nth < MOST_CLAIMS => claim(at, nth + 1),
+        (State::Calling { at, .. }, Event::TooLate | Event::Stopped) => {
+            release(at, Release::GiveBack { handled: false }, Outcome::Stale)
+        }
+        (State::Calling { at, .. }, Event::Answered(answer)) => {
+            (State::Journaling { at, answer }, Command::JournalAnswer)
+        }
+        (State::Calling { at, .. }, Event::CallFailed(failure)) => match failure {
+            CallFailure::Rejected => (State::Rereading, Command::Read),
+            CallFailure::Answered => release(at, Release::GiveBack { handled: true }, Outcome::CallFailed(failure)),
+            // This try spent nothing, but an earlier one may have: that stays said.
+            CallFailure::Unspent if attempt.unknown_before => {
+                release(at, Release::MarkUnknown, Outcome::CallFailed(failure))
+            }
+            CallFailure::Unspent => release(at, Release::GiveBack { handled: false }, Outcome::CallFailed(failure)),
+            CallFailure::Unknown => release(at, Release::MarkUnknown, Outcome::CallFailed(failure)),
+        },
+
+        // Refused: but is it still the token that stands there?
+        (State::Rereading, Event::Read(view)) if view.refresh == Some(attempt.from) => {
+            give_back(view, Release::GiveBack { handled: true }, Outcome::CallFailed(CallFailure::Rejected))
+        }
+        (State::Rereading, Event::Read(view)) => {
+            give_back(view, Release::GiveBack { handled: false }, Outcome::SupersededByPerson)
+        }
+        (State::Rereading, Event::ApiFailed(ApiFailure::NotFound)) => {
+            forget(false, Outcome::CallFailed(CallFailure::Rejected))
+        }
+        (State::Rereading, Event::ApiFailed(_)) => (State::WaitingToReread, Command::Wait(Waiting::ToReread)),
+        (State::WaitingToReread, Event::Waited) => (State::Rereading, Command::Read),
+
+        (State::Journaling { at, answer }, Event::Journaled) => persist(at, answer, 0, true),
+        (State::Persisting { .. }, Event::Applied(_)) => forget(true, Outcome::Refreshed),
+        (State::Persisting { answer, tries }, Event::ApiFailed(ApiFailure::Conflict | ApiFailure::Lost))
+            if tries < AT_ONCE =>
+        {
+            (State::Comparing { answer, tries: tries + 1 }, Command::Read)
+        }
+        (State::Persisting { answer, .. } | State::Comparing { answer, .. }, Event::ApiFailed(failure)) => {
+            hold(answer, failure.into())
+        }
+        (State::Holding { answer }, Event::Waited) => (State::Comparing { answer, tries: AT_ONCE }, Command::Read),
+        (State::Holding { .. }, Event::Abandoned) => forget(false, Outcome::Abandoned),
+        (State::Comparing { answer, tries }, Event::Read(view)) => compare(attempt, answer, tries, view),
+
+        (State::Releasing { outcome, .. }, Event::Applied(_)) => forget(false, outcome),
+        (State::Releasing { how, outcome, tries }, Event::ApiFailed(ApiFailure::Conflict | ApiFailure::Lost))
+            if tries < AT_ONCE =>
+        {
+            (State::RereadingToRelease { how, outcome, tries: tries + 1 }, Command::Read)
+        }
+        (
+            State::Releasing { outcome, .. } | State::RereadingToRelease { outcome, .. },
+            Event::ApiFailed(ApiFailure::NotFound),
+        ) => forget(false, outcome),
+        (
+            State::Releasing { how, outcome, .. } | State::RereadingToRelease { how, outcome, .. },
+            Event::ApiFailed(_),
+        ) => (State::WaitingToRelease { how, outcome }, Command::Wait(Waiting::ToRelease)),
+        (State::WaitingToRelease { how, outcome }, Event::Waited) => {
+            (State::RereadingToRelease { how, outcome, tries: AT_ONCE }, Command::Read)
+        }
+        (State::RereadingToRelease { how, outcome, tries }, Event::Read(view)) => match (how, view.claim) {
+            (Release::GiveBack { .. }, Standing::Own { .. })
+            | (Release::MarkUnknown, Standing::Own { marked_unknown: false }) => {
+                release_again(view.version, how, outcome, tries)
+            }
+            // The annotation was dropped with the token still there (`kubectl replace` does that):
+            // without it nobody would know that this token may be spent.
+            (Release::MarkUnknown, Standing::Free) if view.refresh == Some(attempt.from) => {
+                release_again(view.version, how, outcome, tries)
+            }
+            _ => forget(false, outcome),
+        },
+
+        (State::Forgetting { outcome }, Event::Forgotten) => done(outcome),
+        (State::Done(outcome), _) => done(outcome),
+        (state, _) => (state, Command::Read),
+    }
+}
+
+/// Nothing is spent yet, so every failure simply ends the transaction.
+const fn before_the_call(failure: ApiFailure) -> (State, Command) {
+    done(match failure {
+        ApiFailure::Conflict => Outcome::Stale,
+        ApiFailure::NotFound => Outcome::Blocked(Held::NotFound),
+        ApiFailure::Forbidden => Outcome::Blocked(Held::Forbidden),
+        ApiFailure::Refused => Outcome::Blocked(Held::Refused),
+        ApiFailure::Busy | ApiFailure::Lost => Outcome::ServerAway,
+    })
+}
+
+/// What is to be done with an answer, seeing what stands in the Secret now.
+fn compare(attempt: &Attempt, answer: Answer, tries: u8, view: View) -> (State, Command) {
+    if view.pair == Some(answer.pair) {
+        return forget(true, Outcome::Refreshed);
+    }
+    if attempt.replay && view.claim == Standing::OthersAlive {
+        return hold(answer, Held::Claimed);
+    }
+    let own_claim = matches!(view.claim, Standing::Own { .. });
+    let spent_token_stands = match view.refresh {
+        None => true,
+        Some(refresh) if answer.rotated => refresh == attempt.from,
+        // Where TikTok did not rotate, the refresh token alone tells nothing: it stands in every pair.
+        Some(refresh) => match view.pair {
+            None => refresh == attempt.from,
+            Some(pair) => pair == attempt.from_pair,
+        },
+    };
+    if spent_token_stands {
+        return persist(view.version, answer, tries, own_claim || view.claim == Standing::Free);
+    }
+    // Without rotation, `refreshed-from` names the pair: the token alone is not spent.
+    let from_the_same = [attempt.from, attempt.from_pair].into_iter().any(|from| view.refreshed_from == Some(from));
+    let sibling = from_the_same && view.noted_pair == view.pair;
+    if sibling {
+        // A sibling that stored its answer while this claim stood had called before this one did:
+        // it leaves another's claim in place. With the claim gone, the sibling's call was later.
+        return if own_claim {
+            persist(view.version, answer, tries, true)
+        } else {
+            forget(false, Outcome::SupersededBySibling)
+        };
+    }
+    give_back(view, Release::GiveBack { handled: false }, Outcome::SupersededByPerson)
+}
+
+const fn claim(at: Version, nth: u8) -> (State, Command) {
+    (State::Claiming { nth }, Command::Claim { at })
+}
+
+const fn persist(at: Version, answer: Answer, tries: u8, remove_claim: bool) -> (State, Command) {
+    (State::Persisting { answer, tries }, Command::Persist { at, remove_claim })
+}
+
+const fn hold(answer: Answer, why: Held) -> (State, Command) {
+    (State::Holding { answer }, Command::Wait(Waiting::ToPersist(why)))
+}
+
+const fn release(at: Version, how: Release, outcome: Outcome) -> (State, Command) {
+    release_again(at, how, outcome, 0)
+}
+
+const fn release_again(at: Version, how: Release, outcome: Outcome, tries: u8) -> (State, Command) {
+    (State::Releasing { how, outcome, tries }, Command::Release { at, how })
+}
+
+/// Gives the claim back where it still stands.
+fn give_back(view: View, how: Release, outcome: Outcome) -> (State, Command) {
+    if matches!(view.claim, Standing::Own { .. }) {
+        release(view.version, how, outcome)
+    } else {
+        forget(false, outcome)
+    }
+}
+
+const fn forget(keep: bool, outcome: Outcome) -> (State, Command) {
+    (State::Forgetting { outcome }, Command::Forget { keep })
+}
+
+const fn done(outcome: Outcome) -> (State, Command) {
+    (State::Done(outcome), Command::Finish(outcome))
+}
+
+#[cfg(test)]
+mod tests;
