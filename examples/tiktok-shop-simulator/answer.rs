@@ -12,11 +12,11 @@ use chrono::Utc;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use serde_json::{Map, Value, json};
 
-use crate::connection::{Receipt, Wire};
-use crate::errors;
-use crate::faults::{Action, Lie, RetryAfter, TruncatedLength};
-use crate::settings::RetryAfterStyle;
-use crate::witness::Millis;
+use super::connection::{Receipt, Wire};
+use super::errors;
+use super::faults::{Action, Lie, RetryAfter, TruncatedLength};
+use super::settings::RetryAfterStyle;
+use super::witness::Millis;
 
 /// The piece size of a streamed answer.
 const PIECE: usize = 64 * 1024;

@@ -17,11 +17,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::errors;
-use crate::faults::{NewFault, Point};
-use crate::query::Params;
-use crate::settings::SettingsPatch;
-use crate::world::{BulkShops, Counters, Held, NextLives, Profile, Release, ShopPatch, Simulator, World};
+use super::errors;
+use super::faults::{NewFault, Point};
+use super::query::Params;
+use super::settings::SettingsPatch;
+use super::world::{BulkShops, Counters, Held, NextLives, Profile, Release, ShopPatch, Simulator, World};
 
 /// The longest that a long poll may take, and what it takes when nothing is said.
 const LONGEST_WAIT_MS: u64 = 600_000;

@@ -7,7 +7,7 @@ use axum::http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::settings::{Form, RetryAfterStyle};
+use super::settings::{Form, RetryAfterStyle};
 
 /// A moment in the life of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

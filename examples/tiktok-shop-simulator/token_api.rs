@@ -10,14 +10,14 @@ use axum::response::Response;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
-use crate::answer::{self, Answer};
-use crate::connection::{Receipt, Wire};
-use crate::errors;
-use crate::faults::{Action, DropPoint, Point};
-use crate::query::Params;
-use crate::settings::{Form, RateLimitAnswer};
-use crate::witness::{AnswerState, LogEntry, Millis, Outcome};
-use crate::world::{Arrival, Gate, Held, Incoming, PresentationId, Release, Simulator, Verdict, World};
+use super::answer::{self, Answer};
+use super::connection::{Receipt, Wire};
+use super::errors;
+use super::faults::{Action, DropPoint, Point};
+use super::query::Params;
+use super::settings::{Form, RateLimitAnswer};
+use super::witness::{AnswerState, LogEntry, Millis, Outcome};
+use super::world::{Arrival, Gate, Held, Incoming, PresentationId, Release, Simulator, Verdict, World};
 
 /// The largest request that is read: a hundred times an honest one.
 const REQUEST_LIMIT: usize = 64 * 1024;

@@ -6,7 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::settings::Form;
+use super::settings::Form;
 
 /// How many requests the log keeps.
 const LOG_SIZE: usize = 10_000;

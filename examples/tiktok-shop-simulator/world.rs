@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::sync::{oneshot, watch};
 
-use crate::answer::Answer;
-use crate::connection::Wire;
-use crate::errors;
-use crate::faults::{Faults, Plan, Point, Subject};
-use crate::settings::{Form, RateLimit, Rotation, Settings, present};
-use crate::tokens::{self, Kind, Mint};
-use crate::witness::{AnswerState, Ledger, LogEntry, Millis, Outcome, Presentation, Stranger};
+use super::answer::Answer;
+use super::connection::Wire;
+use super::errors;
+use super::faults::{Faults, Plan, Point, Subject};
+use super::settings::{Form, RateLimit, Rotation, Settings, present};
+use super::tokens::{self, Kind, Mint};
+use super::witness::{AnswerState, Ledger, LogEntry, Millis, Outcome, Presentation, Stranger};
 
 /// Access tokens live seven days.
 const ACCESS_LIFE_SECONDS: i64 = 7 * 86_400;
@@ -1058,8 +1058,8 @@ impl Shop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::faults::NewFault;
-    use crate::settings::Forms;
+    use super::super::faults::NewFault;
+    use super::super::settings::Forms;
 
     fn world(rotation: Rotation) -> World {
         let simulator = Simulator::new(Settings {
