@@ -51,6 +51,11 @@ pub enum RunError {
     /// No cluster is configured.
     #[error("no cluster: {0}; set KUBECONFIG to a working file, or run in a pod with a service account")]
     NoCluster(Box<kube::Error>),
+    /// The API server refuses to be asked.
+    #[error(
+        "the API server refuses this operator: {0}; check the credentials in KUBECONFIG, and that they may use discovery (ClusterRole system:discovery)"
+    )]
+    Refused(String),
     /// The API server can't be asked.
     #[error("failed to ask the API server: {0}; check that it runs and that KUBECONFIG names it")]
     Unreachable(ApiError),
@@ -84,8 +89,11 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     let tiktok = tiktok_client(&settings)?;
     let port = Port::open(settings.listen).await?;
     let cluster = Cluster::infer().await.map_err(|error| RunError::NoCluster(Box::new(error)))?;
-    if !cluster.serves_integrations().await.map_err(RunError::Unreachable)? {
-        return Err(RunError::NoCrd);
+    match cluster.serves_integrations().await {
+        Ok(true) => {}
+        Ok(false) => return Err(RunError::NoCrd),
+        Err(ApiError::Forbidden(why)) => return Err(RunError::Refused(why)),
+        Err(error) => return Err(RunError::Unreachable(error)),
     }
     let process = random_id();
     let (journal, left) = match &settings.journal_dir {

@@ -23,6 +23,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use kube::core::{Expression, Selector};
 
+use crate::api::parse_go_duration;
 use crate::metrics::PerIntegrationMetrics;
 use crate::telemetry::LogFormat;
 
@@ -532,10 +533,10 @@ impl Setting {
 
     /// A duration within bounds, which are given as a user would write them.
     fn duration(&self, least: &str, most: &str) -> Result<Duration, SettingsError> {
-        let bound = |text| parse_duration(text).expect("the bounds are written in this file");
+        let bound = |text| parse_go_duration(text).expect("the bounds are written in this file");
         let advice =
             || format!("write a duration from {least} to {most}, such as {}", default_of(self.flag).unwrap_or(least));
-        let duration = parse_duration(&self.text).map_err(|error| self.wrong(error, advice()))?;
+        let duration = parse_go_duration(&self.text).map_err(|error| self.wrong(error, advice()))?;
         if (bound(least)..=bound(most)).contains(&duration) {
             Ok(duration)
         } else {
@@ -744,86 +745,6 @@ fn label_key(text: &str) -> Result<String, SelectorError> {
 fn label_value(text: &str) -> Result<String, SelectorError> {
     let text = text.trim();
     if text.is_empty() || is_label_word(text) { Ok(text.to_owned()) } else { Err(SelectorError::Value) }
-}
-
-/// Why a text is not a duration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DurationError {
-    /// Nothing is there.
-    #[error("is empty")]
-    Empty,
-    /// More than 32 bytes.
-    #[error("is longer than 32 bytes")]
-    TooLong,
-    /// A part does not start with a number.
-    #[error("is not a duration: a number is missing")]
-    Number,
-    /// A number is not followed by `ns`, `us`, `µs`, `ms`, `s`, `m` or `h`.
-    #[error("is not a duration: a number is not followed by h, m, s or ms")]
-    Unit,
-    /// More than a [`Duration`] holds.
-    #[error("is too long a time")]
-    Overflow,
-}
-
-/// Reads a duration as Go writes it: numbers, each with a unit, added up (`1h30m`, `1.5h`, `90s`, `0`).
-/// Negative ones are refused.
-///
-/// # Errors
-///
-/// If it is anything else. Never panics, whatever the numbers.
-pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
-    const LONGEST_TEXT: usize = 32;
-    if text.is_empty() {
-        return Err(DurationError::Empty);
-    }
-    if text.len() > LONGEST_TEXT {
-        return Err(DurationError::TooLong);
-    }
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let mut nanos: u128 = 0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = rest.find(|each: char| !each.is_ascii_digit() && each != '.').unwrap_or(rest.len());
-        let (number, after) = rest.split_at(end);
-        let end = after.find(|each: char| each.is_ascii_digit() || each == '.').unwrap_or(after.len());
-        let (unit, after) = after.split_at(end);
-        let part = part_nanos(number, unit)?;
-        nanos = nanos.checked_add(part).ok_or(DurationError::Overflow)?;
-        rest = after;
-    }
-    let seconds = u64::try_from(nanos / 1_000_000_000).map_err(|_| DurationError::Overflow)?;
-    let below = u32::try_from(nanos % 1_000_000_000).map_err(|_| DurationError::Overflow)?;
-    Ok(Duration::new(seconds, below))
-}
-
-fn part_nanos(number: &str, unit: &str) -> Result<u128, DurationError> {
-    let unit: u128 = match unit {
-        _ if number.is_empty() => return Err(DurationError::Number),
-        "ns" => 1,
-        "us" | "µs" | "μs" => 1_000,
-        "ms" => 1_000_000,
-        "s" => 1_000_000_000,
-        "m" => 60_000_000_000,
-        "h" => 3_600_000_000_000,
-        _ => return Err(DurationError::Unit),
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
-        return Err(DurationError::Number);
-    }
-    // At most 32 digits, which u128 holds; an empty side counts as 0.
-    let digits = |text: &str| {
-        if text.is_empty() { Ok(0) } else { text.parse::<u128>().map_err(|_| DurationError::Overflow) }
-    };
-    let whole = digits(whole)?.checked_mul(unit).ok_or(DurationError::Overflow)?;
-    // Below a nanosecond nothing is kept, so 15 digits are plenty and cannot overflow.
-    let fraction = &fraction[..fraction.len().min(15)];
-    let scale = 10_u128.pow(u32::try_from(fraction.len()).unwrap_or(15));
-    let fraction = digits(fraction)?.checked_mul(unit).ok_or(DurationError::Overflow)? / scale;
-    whole.checked_add(fraction).ok_or(DurationError::Overflow)
 }
 
 #[cfg(test)]
@@ -1090,37 +1011,6 @@ mod tests {
         ] {
             let got = parse_selector(text).map(|selector| selector.to_string());
             assert_eq!(got, read.map(str::to_owned), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn durations_are_read_as_go_writes_them() {
-        for (text, read) in [
-            ("0", Ok(0)),
-            ("0s", Ok(0)),
-            ("30s", Ok(30_000_000_000)),
-            ("1h30m", Ok(5_400_000_000_000)),
-            ("1.5h", Ok(5_400_000_000_000)),
-            (".5s", Ok(500_000_000)),
-            ("1.s", Ok(1_000_000_000)),
-            ("24h0m0s", Ok(86_400_000_000_000)),
-            ("5ms3us2ns", Ok(5_003_002)),
-            ("1µs", Ok(1_000)),
-            ("0.0000000000000000000000001h", Ok(0)),
-            ("", Err(DurationError::Empty)),
-            ("30", Err(DurationError::Unit)),
-            ("30 s", Err(DurationError::Unit)),
-            ("1d", Err(DurationError::Unit)),
-            ("s", Err(DurationError::Number)),
-            (".s", Err(DurationError::Number)),
-            ("1.2.3s", Err(DurationError::Number)),
-            ("-1s", Err(DurationError::Number)),
-            ("9999999999999999999999999999999h", Err(DurationError::Overflow)),
-            ("99999999999999999999999h", Err(DurationError::Overflow)),
-            ("1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s", Err(DurationError::TooLong)),
-        ] {
-            let got = parse_duration(text).map(|duration| duration.as_nanos());
-            assert_eq!(got, read, "{text:?}");
         }
     }
 }

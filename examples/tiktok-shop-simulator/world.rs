@@ -1057,9 +1057,9 @@ impl Shop {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::faults::NewFault;
     use super::super::settings::Forms;
+    use super::*;
 
     fn world(rotation: Rotation) -> World {
         let simulator = Simulator::new(Settings {

@@ -15,19 +15,19 @@ const FRACTION_DIGITS: usize = 18;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
     /// Nothing is written.
-    #[error("a duration is missing, such as 24h or 90m")]
+    #[error("is empty")]
     Empty,
     /// A sign, a space, or another character where a number should stand.
-    #[error("not a duration, such as 24h or 90m")]
+    #[error("is not a duration: a number is missing")]
     NotANumber,
     /// A number without a unit after it.
-    #[error("a unit is missing after the number: h, m, s, ms, us or ns, as in 24h")]
+    #[error("is not a duration: a unit is missing after the number (h, m, s, ms, us or ns)")]
     MissingUnit,
     /// A unit that Go does not know, `d` for instance.
-    #[error("unknown unit: h, m, s, ms, us and ns are known, as in 24h")]
+    #[error("is not a duration: the units are h, m, s, ms, us and ns")]
     UnknownUnit,
     /// Longer than 292 years.
-    #[error("the duration is too long")]
+    #[error("is too long a time")]
     TooLong,
 }
 

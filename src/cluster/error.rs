@@ -58,7 +58,8 @@ impl ApiError {
         match status.as_u16() {
             404 | 410 => Self::NotFound,
             409 => Self::Conflict,
-            401 | 403 => Self::Forbidden(message),
+            // The API server begins some of these texts with the very word.
+            401 | 403 => Self::Forbidden(message.strip_prefix("forbidden: ").unwrap_or(&message).to_owned()),
             429 => Self::Busy,
             400..=499 => Self::Refused(message),
             _ => Self::lost(&format!("the API server answered {}: {message}", status.as_u16())),

@@ -7,8 +7,10 @@ use tokio::time::Instant;
 
 use super::agenda::{AppAtFailure, Busy, FailedWith, Id, Known};
 use super::apps::AppCheck;
-use super::outcome::{failed, failure_reason, held_message, is_put_off, log_outcome, recovered, take_in};
-use super::refresh::{Finished, Holding, Job, Refresh, Update, Work};
+use super::outcome::{
+    event_of, failed, failure_reason, held_message, is_put_off, last_error, log_outcome, recovered, take_in,
+};
+use super::refresh::{Finished, Holding, Job, Refresh, Settling, Update, Work};
 use super::report::{Circumstances, events_of_change, report};
 use super::writing::queue_status_write;
 use super::{Controller, SERVER_AWAY_PAUSE, observe_entry};
@@ -69,7 +71,7 @@ impl Controller {
         if found_unknown && entry.put_off == 0 {
             self.metrics.outcome_unknown();
             let note =
-                "an earlier refresh was cut off before its outcome was known: the token is tried once more".to_owned();
+                "an earlier refresh was cut off before its outcome was known: the token is tried again".to_owned();
             tracing::warn!(namespace = %entry.namespace, name = %entry.name, presented, "{note}");
             self.events.publish(Event::now(entry.regarding(), EventKind::OutcomeUnknown, note));
         }
@@ -112,11 +114,7 @@ impl Controller {
     pub(super) fn on_update(&mut self, update: Update) {
         match update {
             Update::Held(holding) => self.on_held(holding),
-            Update::Settling { namespace, name } => {
-                if let Some(job) = self.under_way.get_mut(&(namespace, name)) {
-                    job.settling = true;
-                }
-            }
+            Update::Settling(settling) => self.on_settling(*settling),
             Update::Finished(finished) => self.on_finished(&finished),
         }
     }
@@ -141,6 +139,28 @@ impl Controller {
         let id = self.agenda.lock().find(&key.0, &key.1);
         if let Some(id) = id {
             self.show_held(id);
+        }
+    }
+
+    /// A call failed, and its claim can't be settled yet: the failure is said all the same.
+    fn on_settling(&mut self, settling: Settling) {
+        let now = Clock::now();
+        let Settling { namespace, name, uid, secret, failure, detail } = settling;
+        let key = (namespace, name);
+        let Some(job) = self.under_way.get_mut(&key) else { return };
+        job.settling = true;
+        let Some(failure) = failure.filter(|_| !job.failure_shown) else { return };
+        let mut agenda = self.agenda.lock();
+        let Some(id) = agenda.find(&key.0, &key.1) else { return };
+        let Some(entry) = agenda.get_mut(id).filter(|entry| entry.uid == uid) else { return };
+        job.failure_shown = true;
+        let message = format!("{}; it can't be noted on Secret {secret} yet ({detail})", failure.message);
+        self.events.publish(Event::now(entry.regarding(), event_of(&failure), message.clone()));
+        failed(entry, last_error(&failure, message, now));
+        let waiting = Decision::Wait { until: now.timestamp(), because: Waiting::Backoff };
+        *entry.status = report(entry, &waiting, &Circumstances { app_problem: None, owner: None }, now);
+        if self.leading {
+            queue_status_write(&mut self.status_queue, id, entry);
         }
     }
 
@@ -200,7 +220,7 @@ impl Controller {
             entry.busy = Busy::No;
             if *entry.uid == *finished.uid {
                 let was_failing = entry.status.consecutive_failures.unwrap_or(0) > 0;
-                let events = take_in(entry, finished, job.and_then(|job| job.began_with));
+                let events = take_in(entry, finished, job);
                 let put_off = is_put_off(entry, finished.outcome);
                 soon_again &= put_off;
                 log_outcome(finished, entry.status.last_error.as_ref(), put_off);
@@ -239,6 +259,9 @@ impl Controller {
     }
 
     pub(super) fn measure(&self, finished: &Finished) {
+        if finished.written_back {
+            return;
+        }
         let result = match finished.outcome {
             Outcome::Refreshed => RefreshResult::Success,
             Outcome::CallFailed(kind) => {

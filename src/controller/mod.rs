@@ -124,6 +124,8 @@ struct UnderWay {
     held: Option<Holding>,
     /// It waits to settle its claim, so it takes no slot either.
     settling: bool,
+    /// Its failure stands in the status already, although its claim is not settled.
+    failure_shown: bool,
     /// What was the case when it began: if it fails, that is what failed.
     began_with: Option<FailedWith>,
     app_key: Option<Box<str>>,
@@ -372,6 +374,7 @@ impl Controller {
             nudge: Arc::clone(&job.nudge),
             held: None,
             settling: false,
+            failure_shown: false,
             began_with,
             app_key,
         };

@@ -1,19 +1,21 @@
 //! What an ended transaction means for its integration: status fields, events, one log line.
 
-use super::agenda::{Entry, FailedWith, Known};
+use chrono::{DateTime, Utc};
+
+use super::UnderWay;
+use super::agenda::{Entry, Known};
 use super::refresh::{Finished, Holding};
 use crate::api::timestamp::whole_seconds;
 use crate::api::{LastError, Reason, Seller};
 use crate::clock::Clock;
 use crate::cluster::EventKind;
+use crate::tiktok::{Failure, Spent};
 use crate::transaction::{CallFailure, Held as HeldWhy, Outcome};
 
 /// Takes the outcome of a transaction into the entry, and gives the events that go with it.
-pub(super) fn take_in(
-    entry: &mut Entry,
-    finished: &Finished,
-    began_with: Option<FailedWith>,
-) -> Vec<(EventKind, String)> {
+///
+/// `job` is what the work loop knew of it.
+pub(super) fn take_in(entry: &mut Entry, finished: &Finished, job: Option<UnderWay>) -> Vec<(EventKind, String)> {
     let mut events: Vec<(EventKind, String)> =
         finished.problems.iter().map(|problem| (EventKind::InvalidValue, problem.clone())).collect();
     if matches!(finished.outcome, Outcome::ServerAway | Outcome::Stale) {
@@ -60,10 +62,10 @@ pub(super) fn take_in(
                 .access_expires_at
                 .and_then(|at| chrono::DateTime::from_timestamp(at, 0))
                 .map_or_else(|| "an unknown time".to_owned(), crate::api::timestamp::format);
-            events.push((
-                EventKind::Refreshed,
-                format!("the tokens were refreshed; the access token expires at {expires}"),
-            ));
+            if !finished.written_back {
+                let note = format!("the tokens were refreshed; the access token expires at {expires}");
+                events.push((EventKind::Refreshed, note));
+            }
         }
         Outcome::ServerAway | Outcome::Stale if is_put_off(entry, finished.outcome) => {}
         Outcome::CallFailed(_)
@@ -74,35 +76,39 @@ pub(super) fn take_in(
             let reason = failure_reason(finished);
             let message = failure_message(entry, finished, reason);
             let now = Clock::now();
-            failed(
-                entry,
-                LastError {
+            let failure_shown = job.as_ref().is_some_and(|job| job.failure_shown);
+            if failure_shown {
+                // It is counted already.
+                entry.status.consecutive_failures =
+                    entry.status.consecutive_failures.map(|count| count.saturating_sub(1));
+            }
+            let error = match &finished.failure {
+                Some(failure) => last_error(failure, message.clone(), now),
+                None => LastError {
                     reason: reason.as_str().to_owned(),
                     message: message.clone(),
-                    code: finished.failure.as_ref().and_then(|failure| failure.code),
-                    request_id: finished.failure.as_ref().and_then(|failure| failure.request_id.clone()),
+                    code: None,
+                    request_id: None,
                     time: whole_seconds(now),
                 },
-            );
-            entry.failed_with = began_with;
+            };
+            failed(entry, error);
+            entry.failed_with = job.and_then(|job| job.began_with);
             let answered =
                 matches!(finished.outcome, Outcome::CallFailed(CallFailure::Answered | CallFailure::Rejected));
             if let Some(request) = finished.request.as_ref().filter(|_| answered) {
                 entry.status.last_handled_refresh_request = Some(request.to_string());
             }
-            let kind = if finished.outcome == Outcome::CallFailed(CallFailure::Unknown) {
-                EventKind::OutcomeUnknown
-            } else {
-                EventKind::RefreshFailed
-            };
-            events.push((kind, message));
+            if !failure_shown {
+                events.push((finished.failure.as_ref().map_or(EventKind::RefreshFailed, event_of), message));
+            }
         }
         Outcome::SupersededByPerson => {
-            forget_held(entry);
+            forget_unsettled(entry, job.as_ref());
             let note = "somebody replaced the tokens while a refresh was under way: theirs stay".to_owned();
             events.push((EventKind::TokensReplaced, note));
         }
-        Outcome::SupersededBySibling | Outcome::Abandoned => forget_held(entry),
+        Outcome::SupersededBySibling | Outcome::Abandoned => forget_unsettled(entry, job.as_ref()),
     }
     events
 }
@@ -117,6 +123,26 @@ pub(super) fn is_put_off(entry: &Entry, outcome: Outcome) -> bool {
     }
 }
 
+/// A failed call, as status tells it.
+pub(super) fn last_error(failure: &Failure, message: String, now: DateTime<Utc>) -> LastError {
+    LastError {
+        reason: reason_of(failure).as_str().to_owned(),
+        message,
+        code: failure.code,
+        request_id: failure.request_id.clone(),
+        time: whole_seconds(now),
+    }
+}
+
+/// The kind of event that tells of a failed call.
+pub(super) fn event_of(failure: &Failure) -> EventKind {
+    if failure.spent == Spent::Unknown { EventKind::OutcomeUnknown } else { EventKind::RefreshFailed }
+}
+
+fn reason_of(failure: &Failure) -> Reason {
+    failure.reason.as_str().parse().unwrap_or(Reason::ApiError)
+}
+
 /// Notes a failed try.
 pub(super) fn failed(entry: &mut Entry, error: LastError) {
     entry.status.last_attempt_time = Some(error.time);
@@ -124,16 +150,18 @@ pub(super) fn failed(entry: &mut Entry, error: LastError) {
     entry.status.last_error = Some(error);
 }
 
-/// An answer that could not be stored is settled in another way: that it could not is no news any more.
-fn forget_held(entry: &mut Entry) {
-    if entry.status.last_error.as_ref().and_then(LastError::known_reason) == Some(Reason::PersistFailed) {
+/// What could not be stored or noted is settled in another way: that it could not is no news any more.
+fn forget_unsettled(entry: &mut Entry, job: Option<&UnderWay>) {
+    if job.is_some_and(|job| job.failure_shown)
+        || entry.status.last_error.as_ref().and_then(LastError::known_reason) == Some(Reason::PersistFailed)
+    {
         entry.status.last_error = None;
         entry.status.consecutive_failures = Some(0);
     }
 }
 
 pub(super) fn recovered(finished: &Finished, was_failing: bool) -> Option<(EventKind, String)> {
-    (was_failing && finished.outcome == Outcome::Refreshed)
+    (was_failing && finished.outcome == Outcome::Refreshed && !finished.written_back)
         .then(|| (EventKind::RefreshRecovered, "refreshing works again".to_owned()))
 }
 
@@ -145,11 +173,7 @@ pub(super) fn failure_reason(finished: &Finished) -> Reason {
             if immutable { Reason::TokenSecretImmutable } else { Reason::TokenSecretForbidden }
         }
         Outcome::JournalFailed | Outcome::ServerAway | Outcome::Stale => Reason::PersistFailed,
-        _ => finished
-            .failure
-            .as_ref()
-            .and_then(|failure| failure.reason.as_str().parse().ok())
-            .unwrap_or(Reason::ApiError),
+        _ => finished.failure.as_ref().map_or(Reason::ApiError, reason_of),
     }
 }
 
@@ -194,7 +218,8 @@ pub(super) fn log_outcome(finished: &Finished, error: Option<&LastError>, put_of
     let took_ms = u64::try_from(finished.took.as_millis()).unwrap_or(u64::MAX);
     match finished.outcome {
         Outcome::Refreshed => {
-            tracing::info!(namespace, name, because, took_ms, expires_at = finished.access_expires_at, "refreshed");
+            let done = if finished.written_back { "written back" } else { "refreshed" };
+            tracing::info!(namespace, name, because, took_ms, expires_at = finished.access_expires_at, "{done}");
         }
         _ if put_off => {
             tracing::debug!(namespace, name, because, outcome = ?finished.outcome, detail = finished.detail, "put off");

@@ -182,7 +182,7 @@ impl Controller {
     /// Something wrote spent tokens over the newest pair, which is still kept: written back, once.
     pub(super) fn write_back(&mut self, kept: journal::Kept, regarding: Regarding, by_whom: &str) {
         tracing::warn!(namespace = %regarding.namespace, name = %regarding.name, "spent tokens were put back: the newest pair is written again");
-        let note = format!("{by_whom}; the newest pair was written back, once");
+        let note = format!("{by_whom}; the newest pair is written back, once");
         self.events.publish(Event::now(regarding, EventKind::TokenSecretReverted, note));
         self.store(Work::WriteBack(Box::new(kept.answer)));
     }

@@ -55,7 +55,7 @@ pub(super) enum Update {
     /// An answer is held: its slot is free for others, and this is why.
     Held(Holding),
     /// It waits for the API server to settle its claim: its slot is free for others.
-    Settling { namespace: Arc<str>, name: Box<str> },
+    Settling(Box<Settling>),
     /// It is over.
     Finished(Box<Finished>),
 }
@@ -71,6 +71,18 @@ pub(super) struct Holding {
     pub detail: String,
     /// Is it in the journal?
     pub journaled: bool,
+}
+
+/// A transaction whose claim could not yet be settled.
+pub(super) struct Settling {
+    pub namespace: Arc<str>,
+    pub name: Box<str>,
+    pub uid: Box<str>,
+    pub secret: Arc<str>,
+    /// Why the call failed, where it was made.
+    pub failure: Option<Failure>,
+    /// What hinders it, in the API server's words, scrubbed.
+    pub detail: String,
 }
 
 /// Which tokens of which integration to refresh.
@@ -130,6 +142,8 @@ pub(super) struct Finished {
     /// Why the API server refused, in its words, scrubbed.
     pub detail: Option<String>,
     pub seller: Option<Seller>,
+    /// Was it a kept pair, written back over a spent one?
+    pub written_back: bool,
     /// What asked for it; `None` for a replay.
     pub because: Option<Because>,
     pub request: Option<Box<str>>,
@@ -284,6 +298,7 @@ impl Transaction {
         self.set_waits_on_server(false);
         self.set_in_memory_alone(false);
         self.shared.claims.end(&self.attempt_id);
+        let written_back = matches!(self.job.work, Work::WriteBack(_));
         let (because, request, presented) = match &mut self.job.work {
             Work::Refresh(refresh) => (Some(refresh.because), refresh.request.take(), refresh.presented),
             Work::Store(answer) | Work::WriteBack(answer) => {
@@ -302,6 +317,7 @@ impl Transaction {
             failure: self.failure,
             detail: self.detail,
             seller: self.seller,
+            written_back,
             because,
             request,
             presented,
@@ -577,8 +593,15 @@ impl Transaction {
                 return Event::Abandoned;
             }
         } else {
-            let (namespace, name) = (Arc::clone(&self.job.namespace), self.job.name.clone());
-            drop(self.shared.updates.send(Update::Settling { namespace, name }));
+            let settling = Settling {
+                namespace: Arc::clone(&self.job.namespace),
+                name: self.job.name.clone(),
+                uid: self.job.uid.clone(),
+                secret: Arc::clone(&self.job.secret),
+                failure: self.failure.clone(),
+                detail: self.detail.clone().unwrap_or_default(),
+            };
+            drop(self.shared.updates.send(Update::Settling(Box::new(settling))));
         }
         tokio::select! {
             () = tokio::time::sleep(self.pause) => self.pause = (self.pause * 2).min(LONGEST_PAUSE),

@@ -214,7 +214,7 @@ fn ready_reason(
         return (Reason::TokenSecretForbidden, error.message.clone());
     }
     if facts.is_some_and(|facts| facts.known_spent) {
-        return (Reason::TokenSecretReverted, reverted_message(entry));
+        return (Reason::TokenSecretReverted, format!("{}, then put working tokens there", reverted_message(entry)));
     }
     if let Some(error) = failed_for(Reason::RefreshTokenRejected) {
         return (Reason::RefreshTokenRejected, error.message.clone());
@@ -259,10 +259,7 @@ pub(super) fn reverted_message(entry: &Entry) -> String {
         .and_then(|held| held.read.as_ref())
         .and_then(|read| read.manager.as_deref())
         .unwrap_or("something");
-    format!(
-        "{manager} keeps writing spent tokens into Secret {}: have it leave the Secret's data alone, then put working tokens there",
-        entry.token_secret.1
-    )
+    format!("{manager} wrote spent tokens into Secret {}: have it leave the Secret's data alone", entry.token_secret.1)
 }
 
 fn expired_message(secret: &str, expires_at: i64) -> String {
@@ -273,8 +270,12 @@ fn expired_message(secret: &str, expires_at: i64) -> String {
 }
 
 fn outcome_unknown_message(presented: u32) -> String {
+    let (times, next) = match presented {
+        0 | 1 => ("once".to_owned(), "it is tried once more"),
+        _ => (format!("{presented} times"), "it is tried again, ever more slowly"),
+    };
     format!(
-        "the refresh token was presented {presented} time(s) and no answer tells whether it was spent: it is tried once more; if TikTok then refuses it, the seller must authorize the app again"
+        "the refresh token was presented {times} and no answer tells whether it was spent: {next}; if TikTok then refuses it, the seller must authorize the app again"
     )
 }
 

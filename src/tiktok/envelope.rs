@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use chrono::{DateTime, Utc};
+use http::StatusCode;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use zeroize::Zeroize;
@@ -108,6 +109,12 @@ impl Envelope {
             seller,
             request_id: self.request_id(scrubber),
         })
+    }
+
+    /// Is it the error of a gateway or another API that repeats the HTTP status as its code, as Kubernetes does?
+    /// TikTok's codes have another size, and its errors name the request.
+    pub(super) fn repeats(&self, status: StatusCode) -> bool {
+        self.code == i64::from(status.as_u16()) && self.request_id.is_none()
     }
 
     /// `TikTok`'s name for this call, fit to be shown.

@@ -423,12 +423,13 @@ mod tests {
     const NOW: i64 = 1_720_000_000;
 
     fn sort(status: u16, headers: &[(&'static str, &str)], body: &str) -> Failure {
-        let envelope = Envelope::parse(body.as_bytes());
+        let status = StatusCode::from_u16(status).unwrap();
+        let envelope = Envelope::parse(body.as_bytes()).filter(|envelope| !envelope.repeats(status));
         let headers = headers
             .iter()
             .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()));
         let answer = Answer {
-            status: StatusCode::from_u16(status).unwrap(),
+            status,
             headers: &headers.collect(),
             envelope: envelope.as_ref(),
             shape: Shape::of(body.as_bytes()),
@@ -507,7 +508,8 @@ mod tests {
             ("forbidden", 403, (InvalidResponse, Unknown)),
             ("a status that nobody knows", 999, (InvalidResponse, Unknown)),
         ] {
-            for body in ["", "<html>", "{}", "\"code\""] {
+            let of_a_gateway = format!(r#"{{"kind":"Status","message":"no","code":{status}}}"#);
+            for body in ["", "<html>", "{}", "\"code\"", &of_a_gateway] {
                 let failure = sort(status, &[], body);
                 assert_eq!((failure.reason, failure.spent), expected, "{sentence}: {failure}");
                 assert_eq!((failure.code, failure.http_status), (None, Some(status)), "{sentence}");

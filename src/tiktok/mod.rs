@@ -218,7 +218,7 @@ impl Call<'_> {
             Err(failure) => return Attempt::Over(Err(failure.with_status(status))),
         };
 
-        let mut envelope = Envelope::parse(&body);
+        let mut envelope = Envelope::parse(&body).filter(|envelope| !envelope.repeats(status));
         if envelope.is_some() {
             self.client.query_first.store(form == WireForm::Query, Ordering::Relaxed);
         }

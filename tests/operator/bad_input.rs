@@ -1697,6 +1697,31 @@ async fn an_answer_outlasts_the_withdrawal_of_the_right_to_write_it() {
     stage.end().await;
 }
 
+/// Covers: input/secret-unwritable-during-a-call, reason/RefreshTokenRejected
+#[tokio::test]
+async fn a_refusal_is_said_although_it_cannot_be_noted_on_the_secret() {
+    let stage = Stage::usual().await;
+    let verbs = |verbs: &[&str]| json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": verbs}]);
+    stage.due_under("shop", Fault::once(Action::hold(Point::BeforeProcessing))).await;
+    let held = stage.simulator.wait_for_held("shop", Point::BeforeProcessing, SOON).await;
+    stage.grant(verbs(&["get", "list", "watch"])).await;
+    stage.until_allowed(false, "patch", &tokens_of("shop")).await;
+    // The seller withdraws the authorization while its tokens are on their way.
+    let renewed = stage.simulator.reauthorize("shop").await;
+    stage.simulator.release(held.id).await;
+    let rejected =
+        stage.settle("shop", "Stalled", |status| is(status, "Stalled", ["True", "RefreshTokenRejected"])).await;
+    let said = message(&rejected, "Ready");
+    assert!(said.contains("forbidden") && said.contains("patch"), "it does not say what hinders it: {said}");
+    assert_eq!(rejected["consecutiveFailures"], 1);
+    stage.grant(verbs(&["get", "list", "watch", "patch"])).await;
+    let noted = stage.settle("shop", "the refusal alone", |status| !message(status, "Ready").contains("forbidden"));
+    assert_eq!(noted.await["consecutiveFailures"], 1, "one failure is counted twice");
+    stage.put_pair(&renewed).await;
+    stage.settle("shop", "a valid token", |status| is(status, "Ready", VALID)).await;
+    stage.end().await;
+}
+
 // ---- other writers ----
 
 /// Covers: input/secret-reverted, reason/TokenSecretReverted, event/TokenSecretReverted, condition/Stalled,
@@ -1731,6 +1756,8 @@ async fn an_old_pair_that_another_program_puts_back_is_replaced_once_and_then_no
     assert!(said.contains("argocd-controller"), "it does not name who did it: {said}");
     assert_eq!(stage.values("shop").await["refresh_token"], spent.refresh_token(), "it is fought");
     assert_eq!(stage.presentations("shop").await, 1, "a spent token was presented");
+    let refreshes = stage.operator.metrics().await.sum("tiktokshop_refresh_total", &[]);
+    assert!((refreshes - 1.0).abs() < f64::EPSILON, "a pair written back is counted as a refresh: {refreshes}");
 
     stage.put_pair(&newest).await;
     stage.settle("shop", "a valid token", |status| is(status, "Ready", VALID)).await;
