@@ -1,8 +1,8 @@
 //! The HTTP server on `--listen`, for kubelet and Prometheus: `/livez`, `/readyz`, `/metrics`.
 //!
 //! It has no authentication and is reached by whoever reaches the pod, so everything it holds has a bound:
-//! connections, the bytes of a request, the time a connection may wait, the answers under way. It shares the
-//! thread of the work loop: a loop that blocks the thread makes `/livez` time out, as it should.
+//! connections, the bytes of a request, the time a connection may wait, the answers under way. It has a thread of
+//! its own, so that it can tell of a work loop that blocks its thread, and is not late where that is only busy.
 //!
 //! `/livez` says one thing: the work loop goes round. Neither TikTok nor the API server has a say in it,
 //! because killing the pod would repair neither and might lose an answer that is held only in memory.
@@ -10,11 +10,12 @@
 //! Every refusal is one line of plain text.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -28,6 +29,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_blocking;
 use tokio::time::Sleep;
 
 use crate::clock::Clock;
@@ -91,10 +93,21 @@ impl Heartbeat {
         self.0.last_beat.store(self.since_start(), Ordering::Relaxed);
     }
 
-    /// How many answers of TikTok are held that no journal and no Secret has. While there is one, `/livez` is
+    /// One more answer of TikTok is held that no journal and no Secret has. While there is one, `/livez` is
     /// well whatever the loop does: a restart would lose it.
-    pub fn hold(&self, answers: usize) {
-        self.0.held.store(answers, Ordering::Relaxed);
+    pub fn hold(&self) {
+        self.0.held.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One answer that was held is safe, or was dropped.
+    pub fn let_go(&self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many answers are held that no journal and no Secret has.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.0.held.load(Ordering::Relaxed)
     }
 
     fn since_start(&self) -> u64 {
@@ -105,7 +118,7 @@ impl Heartbeat {
     fn stuck_for(&self) -> Option<Duration> {
         let last = self.0.last_beat.load(Ordering::Relaxed);
         let silent = Duration::from_millis(self.since_start().saturating_sub(last));
-        (silent > STUCK_AFTER && self.0.held.load(Ordering::Relaxed) == 0).then_some(silent)
+        (silent > STUCK_AFTER && self.held() == 0).then_some(silent)
     }
 }
 
@@ -184,7 +197,7 @@ pub struct BindError {
 /// An open port that is not served yet: opened early, so that a port in use is told before anything starts.
 #[derive(Debug)]
 pub struct Port {
-    listener: TcpListener,
+    listener: StdListener,
     address: SocketAddr,
 }
 
@@ -194,9 +207,11 @@ impl Port {
     /// # Errors
     ///
     /// If the address is in use, not this machine's, or not allowed.
-    pub async fn open(address: SocketAddr) -> Result<Self, BindError> {
+    pub fn open(address: SocketAddr) -> Result<Self, BindError> {
         let failed = |source| BindError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = StdListener::bind(address).map_err(failed)?;
+        // As tokio wants it.
+        listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self { listener, address })
     }
@@ -209,12 +224,27 @@ impl Port {
 }
 
 impl Admin {
-    /// Serves until `stop` is ready, then lets answers under way end, for 2 seconds at most.
-    pub async fn serve(self, port: Port, stop: impl Future<Output = ()> + Send + 'static) {
-        self.serve_within(BOUNDS, port, stop).await;
+    /// Serves on a thread of its own until `stop` is ready, then lets answers under way end, for 2 seconds at most.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system gives no thread, or no means to wait for sockets.
+    pub fn start(self, port: Port, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<JoinHandle<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        thread::Builder::new().name("admin".to_owned()).spawn(move || {
+            if let Err(error) = runtime.block_on(self.serve_within(BOUNDS, port, stop)) {
+                tracing::error!(%error, "failed to serve on --listen");
+            }
+        })
     }
 
-    async fn serve_within(self, bounds: Bounds, port: Port, stop: impl Future<Output = ()> + Send + 'static) {
+    async fn serve_within(
+        self,
+        bounds: Bounds,
+        port: Port,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let listener = TcpListener::from_std(port.listener)?;
         let scrapes = Arc::new(Semaphore::new(bounds.scrapes));
         let routes = Router::new()
             .route("/livez", get(livez))
@@ -222,8 +252,7 @@ impl Admin {
             .route("/metrics", get(scrape))
             .fallback(|| async { line(StatusCode::NOT_FOUND, "not found: there are /livez, /readyz and /metrics") })
             .with_state(Shared { admin: self, scrapes });
-        let listener =
-            Bounded { listener: port.listener, connections: Arc::new(Semaphore::new(bounds.connections)), bounds };
+        let listener = Bounded { listener, connections: Arc::new(Semaphore::new(bounds.connections)), bounds };
         let (stopping, stopped) = tokio::sync::oneshot::channel();
         let server = axum::serve(listener, routes).with_graceful_shutdown(async move {
             stop.await;
@@ -235,6 +264,7 @@ impl Admin {
             _ = server => {}
             () = async { let _ = stopped.await; tokio::time::sleep(bounds.drain).await } => {}
         }
+        Ok(())
     }
 }
 
@@ -269,7 +299,12 @@ async fn scrape(State(shared): State<Shared>) -> Response {
     let Ok(permit) = Arc::clone(&shared.scrapes).try_acquire_owned() else {
         return line(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at the same time");
     };
-    let text = shared.admin.metrics.encode(shared.admin.fleet.as_ref(), Clock::now().timestamp());
+    let Shared { admin: Admin { metrics, fleet, .. }, .. } = shared;
+    // It waits for the agenda, which a work loop that is stuck may not give back: `/livez` must not wait with it.
+    let encoded = spawn_blocking(move || metrics.encode(fleet.as_ref(), Clock::now().timestamp())).await;
+    let Ok(text) = encoded else {
+        return line(StatusCode::SERVICE_UNAVAILABLE, "stopping");
+    };
     let text = Bytes::from_owner(Scrape { text, _permit: permit });
     let media = (CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
     ([media], Body::from(text)).into_response()
@@ -433,7 +468,7 @@ mod tests {
     }
 
     async fn server(bounds: Bounds, heartbeat: Heartbeat, shops: usize) -> Server {
-        let port = Port::open("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let port = Port::open("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = port.address();
         let readiness = Readiness::new();
         let (stop, stopped) = oneshot::channel();
@@ -443,9 +478,12 @@ mod tests {
             metrics: Arc::new(Metrics::new("test", PerIntegrationMetrics::On)),
             fleet: Arc::new(Shops(shops)),
         };
-        let task = tokio::spawn(admin.serve_within(bounds, port, async {
-            let _ = stopped.await;
-        }));
+        let task = tokio::spawn(async move {
+            let stop = async {
+                let _ = stopped.await;
+            };
+            admin.serve_within(bounds, port, stop).await.unwrap();
+        });
         Server { address, heartbeat, readiness, stop, task }
     }
 
@@ -478,9 +516,11 @@ mod tests {
         let server = server(BOUNDS, stuck(), 0).await;
         let refused = answered("503", "the work loop has been stuck for 75 s\n");
         assert_eq!(ask(server.address, "/livez").await, refused);
-        server.heartbeat.hold(2);
+        server.heartbeat.hold();
+        server.heartbeat.hold();
+        server.heartbeat.let_go();
         assert_eq!(ask(server.address, "/livez").await, answered("200", "ok\n"));
-        server.heartbeat.hold(0);
+        server.heartbeat.let_go();
         assert_eq!(ask(server.address, "/livez").await.0, "503");
         server.heartbeat.beat();
         assert_eq!(ask(server.address, "/livez").await, answered("200", "ok\n"));
@@ -511,8 +551,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_in_use_is_told_with_what_to_do() {
-        let taken = Port::open("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let error = Port::open(taken.address()).await.unwrap_err();
+        let taken = Port::open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let error = Port::open(taken.address()).unwrap_err();
         assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
         assert!(error.to_string().starts_with(&format!("failed to listen on {}; ", taken.address())), "{error}");
     }

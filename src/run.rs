@@ -87,7 +87,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     // First of all: from here on a SIGTERM is an orderly end, not a death.
     let signals = Signals::listen().map_err(RunError::Runtime)?;
     let tiktok = tiktok_client(&settings)?;
-    let port = Port::open(settings.listen).await?;
+    let port = Port::open(settings.listen)?;
     let cluster = Cluster::infer().await.map_err(|error| RunError::NoCluster(Box::new(error)))?;
     match cluster.serves_integrations().await {
         Ok(true) => {}
@@ -138,10 +138,11 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     let (stop, stopped) = watch::channel(false);
     let admin = Admin { heartbeat, readiness, metrics, fleet: controller.fleet() };
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
-    let server = tokio::spawn(admin.serve(port, async move {
+    let closing = async move {
         // The sender is dropped when the work is over: that is the sign, too.
         let _ = closed.await;
-    }));
+    };
+    let server = admin.start(port, closing).map_err(RunError::Runtime)?;
     let signals = tokio::spawn(signals.watch(stop));
     let leadership = lease.as_ref().map(crate::lease::LeaseHandle::watch);
     let lost = controller.run(leadership, stopped, patience).await;
@@ -151,7 +152,8 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     }
     drop(close);
     signals.abort();
-    let _ = server.await;
+    // A panic would have ended the process.
+    let _ = server.join();
     if let Some(journal) = journal {
         journal.close();
     }

@@ -223,7 +223,7 @@ impl Controller {
             journal: parts.journal,
             claims,
             metrics: Arc::clone(&parts.metrics),
-            in_memory_alone: AtomicUsize::new(0),
+            heartbeat: parts.heartbeat.clone(),
             start_nothing: AtomicBool::new(false),
             waiting_on_server: AtomicUsize::new(0),
             updates: updates_sender,
@@ -280,7 +280,6 @@ impl Controller {
         let mut give_up = None;
         loop {
             self.heartbeat.beat();
-            self.heartbeat.hold(self.in_memory_alone());
             self.look_at_leadership(leadership.as_ref());
             if *stop.borrow() && !self.stopping {
                 self.stopping = true;
@@ -308,7 +307,7 @@ impl Controller {
                 () = tokio::time::sleep_until(sleep_until) => {}
             }
         }
-        let lost = self.in_memory_alone();
+        let lost = self.heartbeat.held();
         self.events.finish(Duration::from_secs(5)).await;
         lost
     }
@@ -486,11 +485,6 @@ impl Controller {
         for id in ids {
             self.evaluate(id);
         }
-    }
-
-    /// Answers that are in this process's memory alone.
-    fn in_memory_alone(&self) -> usize {
-        self.shared.in_memory_alone.load(Ordering::Relaxed)
     }
 
     fn has_slot(&self) -> bool {

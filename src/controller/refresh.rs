@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::agenda::{Known, ReadFacts};
 use super::claims::Claims;
 use super::observe;
+use crate::admin::Heartbeat;
 use crate::api::names::REFRESH_ATTEMPT;
 use crate::api::timestamp;
 use crate::clock::Clock;
@@ -41,8 +42,8 @@ pub(super) struct Shared {
     pub journal: Option<Journal>,
     pub claims: Claims,
     pub metrics: Arc<Metrics>,
-    /// Answers of TikTok that stand in no Secret and in no journal: in this process's memory alone.
-    pub in_memory_alone: AtomicUsize,
+    /// Counts the answers of TikTok that stand in no Secret and in no journal: in this process's memory alone.
+    pub heartbeat: Heartbeat,
     /// Nothing new is to be started: this process stops, or leads no more.
     pub start_nothing: AtomicBool,
     /// Answers that wait on an API server that is away: while there are any, no call starts.
@@ -658,10 +659,10 @@ impl Transaction {
     /// Counts this transaction among those whose answer is in memory alone.
     fn set_in_memory_alone(&mut self, alone: bool) {
         match (self.in_memory_alone, alone) {
-            (false, true) => self.shared.in_memory_alone.fetch_add(1, Ordering::Relaxed),
-            (true, false) => self.shared.in_memory_alone.fetch_sub(1, Ordering::Relaxed),
-            _ => 0,
-        };
+            (false, true) => self.shared.heartbeat.hold(),
+            (true, false) => self.shared.heartbeat.let_go(),
+            _ => {}
+        }
         self.in_memory_alone = alone;
     }
 

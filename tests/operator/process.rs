@@ -915,6 +915,41 @@ async fn the_journal_holds_the_call_under_way_and_is_readable_by_its_owner_alone
     assert!(settled.await.is_some(), "what is stored is no longer waiting in the journal");
 }
 
+/// A work loop that is stuck: its log goes to a pipe that nobody reads any more.
+///
+/// `/livez` tells, and all goes on where it stood once the loop is free again.
+#[tokio::test]
+async fn a_stuck_work_loop_is_told_by_livez() {
+    let stage = Stage::new().await;
+    let operator = stage.operator().trace().start();
+    operator.wait_ready(SOON).await;
+    operator.process().stall_output();
+    let mut shops = 0;
+    let stuck = poll::until(2 * LONG, async || {
+        // Each is refreshed, and each refresh logs some kilobytes.
+        if shops < 40 {
+            shops += 1;
+            stage.shop(&format!("shop-{shops}"), HOUR).await;
+        }
+        (operator.probe("/livez").await? == 503).then_some(())
+    });
+    stuck.await.expect("a work loop that stands still for a minute is told");
+    assert!(operator.process().is_running());
+    operator.process().resume_output();
+    let free = poll::until(SOON, async || (operator.probe("/livez").await? == 200).then_some(()));
+    free.await.expect("a work loop that goes round again is well");
+    for shop in 1..=shops {
+        let name = format!("shop-{shop}");
+        stage.wait_status(&name, "Ready, and refreshed", is_refreshed, LONG).await;
+        stage.assert_current(&name).await;
+        stage.assert_refreshes(&name, 1).await;
+    }
+}
+
+fn is_refreshed(status: &Value) -> bool {
+    is_ready(status) && has_condition(status, "Refreshed", "True", "Refreshed")
+}
+
 /// A quiet operator: nothing is asked of the API server while nothing happens.
 #[tokio::test]
 async fn while_nothing_happens_nothing_is_asked_for() {

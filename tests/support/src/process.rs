@@ -169,6 +169,8 @@ impl Program {
             state: Mutex::new(State { lines: Vec::new(), open_streams: 2, exit: None }),
             changed,
             ended: Condvar::new(),
+            stalled: Mutex::new(false),
+            unstalled: Condvar::new(),
         });
         let stdout = child.stdout.take().expect("stdout was asked for");
         let stderr = child.stderr.take().expect("stderr was asked for");
@@ -222,6 +224,9 @@ struct Inner {
     state: Mutex<State>,
     changed: watch::Sender<()>,
     ended: Condvar,
+    /// While it is set, nothing more is read of what the child writes.
+    stalled: Mutex<bool>,
+    unstalled: Condvar,
 }
 
 impl Inner {
@@ -309,6 +314,7 @@ fn read_lines(inner: &Arc<Inner>, stream: Stream, source: impl Read + Send + 'st
         let mut source = BufReader::new(source);
         let mut buffer = Vec::new();
         loop {
+            drop(inner.unstalled.wait_while(lock(&inner.stalled), |stalled| *stalled));
             buffer.clear();
             if !matches!(source.read_until(b'\n', &mut buffer), Ok(1..)) {
                 break;
@@ -390,6 +396,18 @@ impl Child {
     #[must_use]
     pub fn log_path(&self) -> Option<&Path> {
         self.inner.log_path.as_deref()
+    }
+
+    /// Reads nothing more of what it writes, but for what is on its way already: once the pipes are
+    /// full, its writes block.
+    pub fn stall_output(&self) {
+        *lock(&self.inner.stalled) = true;
+    }
+
+    /// Reads on after [`Child::stall_output`].
+    pub fn resume_output(&self) {
+        *lock(&self.inner.stalled) = false;
+        self.inner.unstalled.notify_all();
     }
 
     /// Sends a signal, such as `Signal::TERM`, `KILL`, `STOP` or `CONT`.
