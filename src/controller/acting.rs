@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::agenda::{AppAtFailure, Busy, FailedWith, Id, Known};
+use super::agenda::{AppAtFailure, Busy, FailedWith, HeldAnswer, Id, Known};
 use super::apps::AppCheck;
 use super::outcome::{
-    event_of, failed, failure_reason, held_message, is_put_off, last_error, log_outcome, recovered, take_in,
+    event_of, failed, failure_reason, held_message, held_reason, is_put_off, last_error, log_outcome, recovered,
+    take_in,
 };
 use super::refresh::{Finished, Holding, Job, Refresh, Settling, Update, Work};
 use super::report::{Circumstances, events_of_change, report};
@@ -178,10 +179,11 @@ impl Controller {
             return;
         };
         let message = held_message(holding);
-        if entry.held_answer.as_deref() == Some(message.as_str()) {
+        let held = HeldAnswer { reason: held_reason(holding), message: message.as_str().into() };
+        if entry.held_answer.as_ref() == Some(&held) {
             return;
         }
-        entry.held_answer = Some(message.as_str().into());
+        entry.held_answer = Some(held);
         self.events.publish(Event::now(entry.regarding(), EventKind::RefreshFailed, message.clone()));
         failed(
             entry,

@@ -117,6 +117,15 @@ pub(super) enum Busy {
     Refreshing,
 }
 
+/// Why an answer could not be stored yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HeldAnswer {
+    /// What of it is the first thing to know.
+    pub reason: Reason,
+    /// In words.
+    pub message: Box<str>,
+}
+
 /// One integration.
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Entry {
@@ -145,7 +154,7 @@ pub(super) struct Entry {
     pub wake_at: Option<i64>,
     pub failed_with: Option<FailedWith>,
     /// Why an answer for it is held, where one is.
-    pub held_answer: Option<Box<str>>,
+    pub held_answer: Option<HeldAnswer>,
     /// Where `hoursUntilExpiry` is to be looked at next, in Unix seconds.
     pub next_tick: i64,
     /// In `named` mode: when the Secrets are to be read again.

@@ -8,7 +8,7 @@ use chrono::DateTime;
 
 use crate::clock::Clock;
 use crate::decide::{ClaimFacts, ClaimStanding};
-use crate::journal::Journal;
+use crate::journal::{self, Journal};
 use crate::tokens::Digest;
 use crate::transaction::{Claim, ClaimOutcome, Standing, UNREADABLE_CLAIM_LIFE};
 
@@ -75,7 +75,7 @@ impl Claims {
             // A transaction of this process that is over and left its claim ended before the call.
             ClaimStanding::NeverCalled
         } else if self.is_earlier_life(claim.process()) {
-            if self.was_intended(&claim.id) { ClaimStanding::Unknown } else { ClaimStanding::NeverCalled }
+            if self.was_intended(&claim) { ClaimStanding::Unknown } else { ClaimStanding::NeverCalled }
         } else {
             match self.remaining(&claim.id, claim.life()) {
                 Some(left) => ClaimStanding::Alive { until: now.saturating_add(whole_seconds(left)) },
@@ -120,8 +120,18 @@ impl Claims {
         self.journal.as_ref().is_some_and(|journal| journal.is_earlier_life(process))
     }
 
-    fn was_intended(&self, id: &str) -> bool {
-        self.intended.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    /// Was a call intended for a claim of an earlier life, as far as its journal can tell?
+    fn was_intended(&self, claim: &Claim) -> bool {
+        let intended = self.intended.lock().unwrap_or_else(PoisonError::into_inner).contains(&claim.id);
+        intended || self.may_be_lost(claim).unwrap_or(false)
+    }
+
+    fn may_be_lost(&self, claim: &Claim) -> Option<bool> {
+        let (namespace, name) = claim.integration.split_once('/')?;
+        let key = journal::Key { namespace: namespace.to_owned(), name: name.to_owned() };
+        // Without a time, nothing excludes it.
+        let at = DateTime::parse_from_rfc3339(&claim.at).map_or(i64::MIN, |at| at.timestamp());
+        Some(self.journal.as_ref()?.may_have_lost(&key, at))
     }
 
     /// How much of its life a claim of another has left, counted from first seeing it.

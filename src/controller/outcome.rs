@@ -168,10 +168,10 @@ pub(super) fn recovered(finished: &Finished, was_failing: bool) -> Option<(Event
 pub(super) fn failure_reason(finished: &Finished) -> Reason {
     match finished.outcome {
         Outcome::Blocked(HeldWhy::NotFound) => Reason::TokenSecretNotFound,
-        Outcome::Blocked(_) => {
-            let immutable = finished.detail.as_ref().is_some_and(|detail| detail.contains("immutable"));
-            if immutable { Reason::TokenSecretImmutable } else { Reason::TokenSecretForbidden }
+        Outcome::Blocked(_) if finished.detail.as_deref().is_some_and(speaks_of_immutable) => {
+            Reason::TokenSecretImmutable
         }
+        Outcome::Blocked(_) => Reason::TokenSecretForbidden,
         Outcome::JournalFailed | Outcome::ServerAway | Outcome::Stale => Reason::PersistFailed,
         _ => finished.failure.as_ref().map_or(Reason::ApiError, reason_of),
     }
@@ -189,6 +189,20 @@ pub(super) fn failure_message(entry: &Entry, finished: &Finished, reason: Reason
         }
         Outcome::JournalFailed => format!("TikTok was not called, as its answer could not be kept safe: {detail}"),
         _ => finished.failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default(),
+    }
+}
+
+/// Does the API server refuse a write since the Secret is immutable? It has no other sign for it than its words.
+fn speaks_of_immutable(detail: &str) -> bool {
+    detail.contains("immutable")
+}
+
+/// What keeps an answer from being stored: where the Secret itself does, that is the first thing to know.
+pub(super) fn held_reason(holding: &Holding) -> Reason {
+    match holding.why {
+        HeldWhy::NotFound => Reason::TokenSecretNotFound,
+        HeldWhy::Refused if speaks_of_immutable(&holding.detail) => Reason::TokenSecretImmutable,
+        _ => Reason::PersistFailed,
     }
 }
 

@@ -169,6 +169,13 @@ fn ready_reason(
     if let Some(problem) = circumstances.app_problem {
         return (Reason::AppCredentialsNotFound, problem.to_owned());
     }
+    let held_for = |reason: Reason| {
+        let held = entry.held_answer.as_ref().filter(|held| held.reason == reason);
+        held.map(|held| (reason, held.message.to_string()))
+    };
+    if let Some(held) = held_for(Reason::TokenSecretNotFound) {
+        return held;
+    }
     match &entry.known {
         Known::NotFound => {
             return (
@@ -183,6 +190,9 @@ fn ready_reason(
             );
         }
         _ => {}
+    }
+    if let Some(held) = held_for(Reason::TokenSecretImmutable) {
+        return held;
     }
     if facts.is_some_and(|facts| facts.immutable) {
         return (
@@ -227,8 +237,8 @@ fn ready_reason(
             return (reason, error.message.clone());
         }
     }
-    if let Some(why) = &entry.held_answer {
-        return (Reason::PersistFailed, why.to_string());
+    if let Some(held) = held_for(Reason::PersistFailed) {
+        return held;
     }
     if let Some(error) = failed_for(Reason::PersistFailed) {
         return (Reason::PersistFailed, error.message.clone());

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -162,6 +162,12 @@ impl Disk {
         let list = || fs::read_dir(&self.dir)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
         let names = list().map_err(|error| JournalError::from_io("list", &self.dir, error))?;
         Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
+    }
+
+    /// When a file was written last, in Unix seconds.
+    pub(super) fn written_at(&self, name: &str) -> Result<i64, JournalError> {
+        let path = self.path(name);
+        fs::metadata(&path).map(|file| file.mtime()).map_err(|error| JournalError::from_io("read", &path, error))
     }
 
     /// Puts a file aside under a name that is read by people alone, and says so once.

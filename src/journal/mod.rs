@@ -52,7 +52,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
@@ -64,8 +64,8 @@ use tokio::sync::oneshot;
 
 pub use entry::{Answer, Entry, Intent, Kept, Key, Seller};
 pub use error::JournalError;
-use store::Store;
 pub use store::{KEEP, MOST_KEPT};
+use store::{Stem, Store};
 
 /// A handle on the journal; copies share one directory and one thread.
 #[derive(Clone)]
@@ -75,6 +75,7 @@ struct Shared {
     queue: Sender<Order>,
     thread: Mutex<Option<JoinHandle<()>>>,
     earlier: HashSet<String>,
+    damaged: HashMap<Stem, i64>,
     /// Held here too, so that a thread that died does not give the directory to another process.
     _lock: Arc<File>,
 }
@@ -108,7 +109,13 @@ impl Journal {
                 }
             })
             .map_err(|error| JournalError::from_io("start a thread for", dir, error))?;
-        let shared = Shared { queue, thread: Mutex::new(Some(thread)), earlier: opened.earlier, _lock: opened.lock };
+        let shared = Shared {
+            queue,
+            thread: Mutex::new(Some(thread)),
+            earlier: opened.earlier,
+            damaged: opened.damaged,
+            _lock: opened.lock,
+        };
         Ok((Self(Arc::new(shared)), opened.entries))
     }
 
@@ -116,6 +123,14 @@ impl Journal {
     #[must_use]
     pub fn is_earlier_life(&self, process: &str) -> bool {
         self.0.earlier.contains(process)
+    }
+
+    /// May an entry that is damaged, and so was set aside, have been about a claim of this time (Unix seconds)? Then
+    /// that no intent is here does not mean that none was sent.
+    #[must_use]
+    pub fn may_have_lost(&self, key: &Key, claimed_at: i64) -> bool {
+        // The intent is written after the claim, by the same clock; a second for what each cuts off.
+        self.0.damaged.get(&store::stem(key)).is_some_and(|written_at| written_at + 1 >= claimed_at)
     }
 
     /// Records, durably, that a refresh is about to be sent, and reserves the space of its answer.

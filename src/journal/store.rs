@@ -29,7 +29,7 @@ const PROCESSES: &str = "processes";
 const PROCESSES_NEW: &str = "processes.new";
 
 /// The names of one integration's files begin with this: 64 hexadecimal digits.
-type Stem = String;
+pub(super) type Stem = String;
 
 pub(super) struct Store {
     pub(super) disk: Disk,
@@ -64,6 +64,8 @@ pub(super) struct Opened {
     pub(super) store: Store,
     pub(super) entries: Vec<Entry>,
     pub(super) earlier: HashSet<String>,
+    /// When the entries that were set aside had been written last, in Unix seconds.
+    pub(super) damaged: HashMap<Stem, i64>,
     pub(super) lock: Arc<File>,
 }
 
@@ -99,7 +101,21 @@ impl Store {
             Entry::Kept(kept) => (2, kept.since),
         });
         let earlier = store.record_process(process)?;
-        Ok(Opened { store, entries, earlier, lock })
+        let damaged = store.damaged()?;
+        Ok(Opened { store, entries, earlier, damaged, lock })
+    }
+
+    /// Entries that were set aside, now or by an earlier process.
+    fn damaged(&self) -> Result<HashMap<Stem, i64>, JournalError> {
+        let mut damaged = HashMap::new();
+        for name in self.disk.names()? {
+            if let Some((stem, _)) = name.split_once(".json.damaged-") {
+                let written = self.disk.written_at(&name)?;
+                let newest = damaged.entry(stem.to_owned()).or_insert(written);
+                *newest = written.max(*newest);
+            }
+        }
+        Ok(damaged)
     }
 
     pub(super) fn intent(&mut self, intent: &Intent) -> Result<(), JournalError> {
@@ -398,7 +414,7 @@ impl Store {
     }
 }
 
-fn stem(key: &Key) -> Stem {
+pub(super) fn stem(key: &Key) -> Stem {
     // Neither of the two can hold a slash.
     document::hex(digest::digest(&digest::SHA256, key.to_string().as_bytes()).as_ref())
 }

@@ -13,10 +13,12 @@
 //! - `input/<name>` for a line of bad input, as the table's own list has them.
 
 mod bad_input;
+mod journal;
 mod options;
 mod process;
 mod refresh;
 mod resilience;
+mod reversion;
 mod secrecy;
 mod taken_up;
 mod views;

@@ -1,0 +1,157 @@
+//! A second writer puts spent tokens back: at once, later, without end, and while the operator is down.
+//!
+//! Once it is mended from the journal; after that it is said, and nobody fights.
+
+use std::time::Duration;
+
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use tiktok_shop_testkit::{
+    fixtures::{self, has_condition},
+    poll,
+    simulator::Shop,
+    steps,
+};
+
+use crate::resilience::{LONG, SOON, Stage, is_ready};
+
+const HOUR: i64 = 3_600;
+
+/// How a GitOps tool names itself where it writes.
+const GITOPS: &str = "argocd-controller";
+
+/// Writes a pair over what stands there, as a GitOps tool does.
+async fn put_back(stage: &Stage<'_>, shop: &Shop) {
+    let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let params = PatchParams { field_manager: Some(GITOPS.to_owned()), ..PatchParams::default() };
+    let data = stage.token_secret(shop).manifest()["data"].clone();
+    secrets.patch(&shop.id, &params, &Patch::Merge(json!({ "data": data }))).await.expect("it can be patched");
+}
+
+fn is_refreshed(status: &Value) -> bool {
+    is_ready(status) && has_condition(status, "Refreshed", "True", "Refreshed")
+}
+
+fn is_reverted(status: &Value) -> bool {
+    has_condition(status, "Stalled", "True", "TokenSecretReverted")
+}
+
+/// Waits until the pair that is current at TikTok stands in the Secret again.
+async fn wait_written_back(stage: &Stage<'_>, name: &str) {
+    let newest = stage.simulator.shop(name).await;
+    let restored = poll::until(SOON, async || {
+        let values = fixtures::secret_values(&stage.client, &stage.namespace, name).await;
+        (values["refresh_token"] == newest.refresh_token()).then_some(())
+    });
+    restored.await.expect("the newest pair is written back");
+    stage.wait_status(name, "Ready", is_ready, SOON).await;
+    stage.assert_current(name).await;
+}
+
+/// How often tokens were written into a Secret.
+fn times_stored(stage: &Stage<'_>, name: &str) -> usize {
+    let persist = steps::persist(&stage.namespace, name);
+    stage.proxy.count(move |seen| persist(seen) && seen.status == Some(200))
+}
+
+/// Covers: reason/TokenSecretReverted, event/TokenSecretReverted
+#[tokio::test]
+async fn a_pair_put_back_a_minute_later_is_replaced_by_the_newest_and_no_token_is_presented_again() {
+    let stage = Stage::new().await;
+    let spent = stage.shop("shop", HOUR).await;
+    let _operator = stage.operator().start();
+    stage.wait_status("shop", "refreshed", is_refreshed, SOON).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    put_back(&stage, &spent).await;
+    wait_written_back(&stage, "shop").await;
+    let event = fixtures::wait_for_event(&stage.client, &stage.namespace, "shop", "TokenSecretReverted", SOON).await;
+    assert!(event.note.contains(GITOPS), "it does not name who did it: {}", event.note);
+    stage.assert_refreshes("shop", 1).await;
+}
+
+/// Covers: reason/TokenSecretReverted, condition/Stalled
+#[tokio::test]
+async fn a_writer_that_reverts_without_end_is_answered_once_and_not_fought() {
+    let stage = Stage::new().await;
+    let spent = stage.shop("shop", HOUR).await;
+    let _operator = stage.operator().start();
+    stage.wait_status("shop", "refreshed", is_refreshed, SOON).await;
+    let client = stage.client.clone();
+    let namespace = stage.namespace.clone();
+    // Whatever else stands there, it puts the old pair back at once.
+    let reverts = async {
+        loop {
+            let values = fixtures::secret_values(&client, &namespace, "shop").await;
+            if values["refresh_token"] != spent.refresh_token() {
+                put_back(&stage, &spent).await;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let stalled = stage.wait_status("shop", "Stalled for TokenSecretReverted", is_reverted, SOON);
+    let status = tokio::select! {
+        status = stalled => status,
+        () = reverts => unreachable!("it goes on without end"),
+    };
+    assert!(has_condition(&status, "Ready", "True", "TokenSecretReverted"), "{status:#}");
+    assert_eq!(times_stored(&stage, "shop"), 2, "the refresh, and one time against the reversion");
+    // A request shows that nothing more is written before it, and it is the one thing that presents a spent token.
+    stage.assert_refreshes("shop", 1).await;
+
+    // A person ends it: the tool leaves the Secret alone, and working tokens come in.
+    put_back(&stage, &stage.simulator.shop("shop").await).await;
+    stage.wait_status("shop", "Ready", is_ready, SOON).await;
+    stage.assert_current("shop").await;
+    stage.assert_refreshes("shop", 1).await;
+}
+
+/// With its annotations dropped besides, as `kubectl replace` does.
+///
+/// Covers: reason/TokenSecretReverted, event/TokenSecretReverted, flag/journal-dir
+#[tokio::test]
+async fn a_pair_put_back_while_the_operator_is_down_is_replaced_when_it_starts() {
+    let stage = Stage::new().await;
+    for replaced in [false, true] {
+        let name = if replaced { "replaced" } else { "patched" };
+        let spent = stage.shop(name, HOUR).await;
+        let mut operator = stage.operator().start();
+        stage.wait_status(name, "refreshed", is_refreshed, SOON).await;
+        operator.sigkill();
+        if replaced {
+            let secrets: Api<k8s_openapi::api::core::v1::Secret> =
+                Api::namespaced(stage.client.clone(), &stage.namespace);
+            let old = serde_json::from_value(stage.token_secret(&spent).manifest()).expect("it is a Secret");
+            secrets.replace(name, &kube::api::PostParams::default(), &old).await.expect("it can be replaced");
+        } else {
+            put_back(&stage, &spent).await;
+        }
+        operator.restart();
+        wait_written_back(&stage, name).await;
+        fixtures::wait_for_event(&stage.client, &stage.namespace, name, "TokenSecretReverted", SOON).await;
+        stage.assert_refreshes(name, 1).await;
+        operator.sigterm(SOON).await;
+    }
+}
+
+/// A refresh that is asked for is the one thing that presents a token known to be spent: a person may know better.
+///
+/// Covers: annotation/refresh-requested-at
+#[tokio::test]
+async fn a_spent_token_is_presented_only_when_somebody_asks_for_it() {
+    let stage = Stage::new().await;
+    let spent = stage.shop("shop", HOUR).await;
+    // Without a journal there is no pair to write back.
+    let _operator = stage.bare_operator().start();
+    stage.wait_status("shop", "refreshed", is_refreshed, SOON).await;
+    put_back(&stage, &spent).await;
+    stage.wait_status("shop", "Stalled for TokenSecretReverted", is_reverted, SOON).await;
+    assert_eq!(stage.simulator.shop("shop").await.counters.presentations, 1);
+    stage.request("shop", "try it").await;
+    let tried = |status: &Value| status["lastHandledRefreshRequest"] == "try it";
+    let status = stage.wait_status("shop", "the request handled", tried, LONG).await;
+    assert_eq!(status["lastError"]["reason"], "RefreshTokenRejected", "{status:#}");
+    assert_eq!(stage.simulator.shop("shop").await.counters.presentations, 2);
+}
