@@ -467,7 +467,7 @@ mod tests {
         task: tokio::task::JoinHandle<()>,
     }
 
-    async fn server(bounds: Bounds, heartbeat: Heartbeat, shops: usize) -> Server {
+    fn server(bounds: Bounds, heartbeat: Heartbeat, shops: usize) -> Server {
         let port = Port::open("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = port.address();
         let readiness = Readiness::new();
@@ -513,7 +513,7 @@ mod tests {
 
     #[tokio::test]
     async fn livez_follows_the_work_loop_alone_but_never_gives_up_a_held_answer() {
-        let server = server(BOUNDS, stuck(), 0).await;
+        let server = server(BOUNDS, stuck(), 0);
         let refused = answered("503", "the work loop has been stuck for 75 s\n");
         assert_eq!(ask(server.address, "/livez").await, refused);
         server.heartbeat.hold();
@@ -529,7 +529,7 @@ mod tests {
 
     #[tokio::test]
     async fn readyz_tells_what_is_missing() {
-        let server = server(BOUNDS, Heartbeat::new(), 0).await;
+        let server = server(BOUNDS, Heartbeat::new(), 0);
         server.readiness.journal_was_tried();
         let refused = answered("503", "not ready: the first lists from the API server are not in\n");
         assert_eq!(ask(server.address, "/readyz").await, refused);
@@ -539,7 +539,7 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_are_served_and_nothing_else_is() {
-        let server = server(BOUNDS, Heartbeat::new(), 1).await;
+        let server = server(BOUNDS, Heartbeat::new(), 1);
         let get = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
         let answer = answer_to(server.address, get).await;
         assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
@@ -562,7 +562,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_dawdles_or_floods_is_cut_off() {
         let bounds = Bounds { idle: Duration::from_millis(300), ..BOUNDS };
-        let server = server(bounds, Heartbeat::new(), 0).await;
+        let server = server(bounds, Heartbeat::new(), 0);
 
         let half = tokio::time::timeout(SOON, answer_to(server.address, "GET /livez HT"));
         assert_eq!(half.await.expect("half a request is not waited for"), "");
@@ -583,7 +583,7 @@ mod tests {
     async fn scrapes_that_are_not_read_are_few_and_are_given_up() {
         let bounds = Bounds { idle: Duration::from_secs(3), scrapes: 1, ..BOUNDS };
         // 60,000 rows are 7 MB, more than the kernel's buffers take.
-        let server = server(bounds, Heartbeat::new(), 60_000).await;
+        let server = server(bounds, Heartbeat::new(), 60_000);
         let lazy = tokio::net::TcpSocket::new_v4().unwrap();
         lazy.set_recv_buffer_size(4096).unwrap();
         let mut lazy = lazy.connect(server.address).await.unwrap();
@@ -603,7 +603,7 @@ mod tests {
     #[tokio::test]
     async fn no_more_connections_are_held_than_allowed() {
         let bounds = Bounds { idle: Duration::from_millis(300), connections: 2, ..BOUNDS };
-        let server = server(bounds, Heartbeat::new(), 0).await;
+        let server = server(bounds, Heartbeat::new(), 0);
         let mut idle = Vec::new();
         for _ in 0..6 {
             idle.push(TcpStream::connect(server.address).await.unwrap());
@@ -614,7 +614,7 @@ mod tests {
 
     #[tokio::test]
     async fn stopping_does_not_wait_for_idle_clients() {
-        let server = server(BOUNDS, Heartbeat::new(), 0).await;
+        let server = server(BOUNDS, Heartbeat::new(), 0);
         let _idle = TcpStream::connect(server.address).await.unwrap();
         assert_eq!(ask(server.address, "/livez").await.0, "200");
         server.stop.send(()).unwrap();

@@ -50,7 +50,10 @@ async fn a_damaged_entry_is_set_aside_with_one_warning_and_hinders_nothing() {
     let stage = Stage::new().await;
     let mut operator = killed_with_an_answer(&stage).await;
     let dir = stage.journal.path();
-    let entry = files(dir).into_iter().find(|name| name.ends_with(".json")).expect("the answer is in the journal");
+    let entry = files(dir)
+        .into_iter()
+        .find(|name| Path::new(name).extension() == Some("json".as_ref()))
+        .expect("the answer is in the journal");
     let whole = fs::read(dir.join(&entry)).expect("it can be read");
     // Half of it, as after a disk that failed; what is blank behind it is no part of it.
     let half = whole.trim_ascii_end().len() / 2;
