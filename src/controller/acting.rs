@@ -63,9 +63,7 @@ impl Controller {
         let claim = held.facts.claim;
         let presented = match claim.map(|claim| (claim.standing, claim.presented)) {
             Some((ClaimStanding::Unknown, presented)) => presented.saturating_add(1),
-            // That claim led to no call, so its count is still to be used.
-            Some((_, presented)) => presented.max(1),
-            None => 1,
+            _ => 1,
         };
         let found_unknown =
             claim.is_some_and(|claim| claim.standing == ClaimStanding::Unknown && !claim.marked_unknown);

@@ -62,6 +62,8 @@ pub(super) struct Held {
 pub(super) struct ReadFacts {
     /// Digest of the refresh token.
     pub refresh: Digest,
+    /// Digest of the refresh token that was spent for this pair, where the Secret says so.
+    pub spent_before: Option<Digest>,
     /// Lengths of the two tokens, for the rehearsal.
     pub lengths: (usize, usize),
     /// Who last wrote the data.

@@ -82,12 +82,17 @@ impl Claims {
                 None => ClaimStanding::Unknown,
             }
         };
+        // It was a further try: what the tries before it did to the token is as unknown as it was.
+        let (standing, presented, marked_unknown) = match standing {
+            ClaimStanding::NeverCalled if claim.presented > 1 => (ClaimStanding::Unknown, claim.presented - 1, true),
+            standing => (standing, claim.presented, marked_unknown),
+        };
         let about_this_token = claim.from_digest().is_some_and(|from| Some(from) == refresh);
         if !about_this_token && !matches!(standing, ClaimStanding::Alive { .. }) {
             return None;
         }
         let at = DateTime::parse_from_rfc3339(&claim.at).map_or(now, |at| at.timestamp()).min(now);
-        Some(ClaimFacts { standing, presented: claim.presented, at, marked_unknown })
+        Some(ClaimFacts { standing, presented, at, marked_unknown })
     }
 
     /// How a claim stands to the transaction of this attempt.
@@ -200,6 +205,12 @@ mod tests {
     #[test]
     fn ones_own_claim_that_led_to_no_call_is_no_obstacle() {
         assert_eq!(standing(&claims(), &claim("pod/me")), Some(ClaimStanding::NeverCalled));
+    }
+
+    #[test]
+    fn a_further_try_that_led_to_no_call_leaves_the_tries_before_it_as_unknown_as_they_were() {
+        let facts = claims().facts(&Claim { presented: 3, ..claim("pod/me") }.to_text(), Some(TOKEN), 1_000).unwrap();
+        assert_eq!((facts.standing, facts.presented, facts.marked_unknown), (ClaimStanding::Unknown, 2, true));
     }
 
     #[test]

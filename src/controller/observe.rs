@@ -82,6 +82,7 @@ pub(super) fn from_secret(
         handled: notes.handled,
         read: Some(ReadFacts {
             refresh: refresh_digest,
+            spent_before: notes.refreshed_from.filter(|from| ours && *from != refresh_digest),
             lengths: (access.expose().len(), refresh.expose().len()),
             manager: secret.last_writer(&keys.refresh_token).map(Into::into),
         }),

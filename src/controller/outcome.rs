@@ -26,6 +26,10 @@ pub(super) fn take_in(entry: &mut Entry, finished: &Finished, job: Option<UnderW
     let same_secret = entry.token_secret.1 == finished.secret && entry.token_keys == finished.keys;
     match &finished.known {
         _ if !same_secret => entry.known = Known::Unread,
+        // Whose these are, and whether they are spent, a look of its own tells: it knows what the journal keeps.
+        _ if matches!(finished.outcome, Outcome::SupersededByPerson | Outcome::SupersededBySibling) => {
+            entry.known = Known::Unread;
+        }
         Some(known) => entry.known = known.clone(),
         // What was known of it is not so any more.
         None if matches!(finished.outcome, Outcome::Stale | Outcome::Blocked(HeldWhy::NotFound | HeldWhy::Refused)) => {

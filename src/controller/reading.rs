@@ -124,11 +124,7 @@ impl Controller {
                     entry.next_poll = i64::MAX;
                     if let Some(kept) = read.reverted {
                         let note = report::reverted_message(entry);
-                        if kept.restored {
-                            if let Known::Held(held) = &mut entry.known {
-                                held.facts.known_spent = true;
-                            }
-                        } else {
+                        if !kept.restored {
                             entry.busy = Busy::Refreshing;
                             revert = Some((kept, entry.regarding(), note));
                         }
@@ -213,6 +209,19 @@ struct Newest {
     refreshed_at: Option<i64>,
 }
 
+/// Does the very token stand in the Secret that was spent for this pair?
+fn is_spent_for(kept: &journal::Kept, secret: &Secret, keys: &TokenKeyNames) -> bool {
+    let digests = DigestKey::new(&kept.answer.intent.integration_uid);
+    let tokens = ParsedTokens::parse(&secret.data, keys);
+    let refresh = tokens.refresh.as_ref().map(|refresh| digests.token(refresh));
+    let newest = kept.answer.refresh_token.as_ref().map(|refresh| digests.token(refresh));
+    refresh == Some(kept.answer.intent.from) && refresh != newest
+}
+
+fn pair_of(answer: &journal::Answer) -> Digest {
+    DigestKey::new(&answer.intent.integration_uid).pair(Some(&answer.access_token), answer.refresh_token.as_ref())
+}
+
 fn fingerprint_of(problems: &[String]) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     if problems.is_empty() {
@@ -250,13 +259,11 @@ async fn read_tokens(
             let key = journal::Key { namespace: namespace.to_owned(), name: name.to_owned() };
             match journal.kept(key).await {
                 Ok(kept) => {
-                    reverted = kept.filter(|kept| {
-                        let digests = DigestKey::new(&kept.answer.intent.integration_uid);
-                        let tokens = ParsedTokens::parse(&secret.data, keys);
-                        let refresh = tokens.refresh.as_ref().map(|refresh| digests.token(refresh));
-                        let newest = kept.answer.refresh_token.as_ref().map(|refresh| digests.token(refresh));
-                        refresh == Some(kept.answer.intent.from) && refresh != newest
-                    });
+                    let kept = kept.filter(|kept| is_spent_for(kept, secret, keys));
+                    held.facts.known_spent |= kept.is_some();
+                    // Another instance may have refreshed since: then that pair is spent, too, and not for this one to mend.
+                    let noted = observe::Notes::read(&secret.annotations).tokens_digest.or(newest.pair);
+                    reverted = kept.filter(|kept| noted.is_none_or(|noted| noted == pair_of(&kept.answer)));
                 }
                 Err(error) => tracing::warn!(namespace, name, %error, "failed to look up a kept pair in the journal"),
             }

@@ -210,6 +210,7 @@ impl Transaction {
                     from_pair: refresh.pair,
                     replay: false,
                     unknown_before: refresh.unknown_before,
+                    spent_before: refresh.read.spent_before,
                 },
                 crate::random_id(),
                 None,
@@ -225,12 +226,20 @@ impl Transaction {
                     refresh_expires_at: answer.refresh_expires_at,
                 });
                 let intent = &answer.intent;
+                let refresh = answer.refresh_token.as_ref().map(|token| digests.token(token));
                 let symbolic = Answer {
                     pair: digests.pair(Some(&answer.access_token), answer.refresh_token.as_ref()),
-                    rotated: answer.refresh_token.as_ref().map(|token| digests.token(token)) != Some(intent.from),
+                    refresh: refresh.unwrap_or(intent.from),
+                    rotated: refresh != Some(intent.from),
                 };
                 (
-                    Attempt { from: intent.from, from_pair: intent.access_from, replay: true, unknown_before: false },
+                    Attempt {
+                        from: intent.from,
+                        from_pair: intent.access_from,
+                        replay: true,
+                        unknown_before: false,
+                        spent_before: intent.spent_before,
+                    },
                     intent.claim_id.split('.').next().unwrap_or_default().to_owned(),
                     granted,
                     Some(answer.answered_at),
@@ -410,6 +419,7 @@ impl Transaction {
             process: claim.process().to_owned(),
             from: self.attempt.from,
             access_from: self.attempt.from_pair,
+            spent_before: self.attempt.spent_before,
             request: claim.request.clone(),
             presented: claim.presented,
             at: Clock::now().timestamp(),
@@ -451,9 +461,10 @@ impl Transaction {
                     refresh: grant.refresh_token.unwrap_or_else(|| present.refresh.duplicate()),
                 };
                 let pair = self.digests.pair(Some(&granted.access), Some(&granted.refresh));
+                let refresh = self.digests.token(&granted.refresh);
                 self.granted = Some(granted);
                 self.set_in_memory_alone(true);
-                Event::Answered(Answer { pair, rotated })
+                Event::Answered(Answer { pair, refresh, rotated })
             }
             Err(mut failure) => {
                 // The client knows what it sent; the access token that stands there it does not.
@@ -536,11 +547,11 @@ impl Transaction {
 
     async fn release(&mut self, at: &Version, how: Release) -> Event {
         let marked = match (&self.claim, how) {
-            (Some(claim), Release::MarkUnknown) => {
+            (Some(claim), Release::MarkUnknown { .. }) => {
                 // Marked with the time of the mark: from there the pause before trying once more counts.
-                let spent_nothing = self.failure.as_ref().is_some_and(|failure| failure.spent == Spent::Unspent);
+                let counts = self.failure.as_ref().is_some_and(|failure| failure.spent == Spent::Unknown);
                 let marked = Claim {
-                    presented: claim.presented - u32::from(spent_nothing),
+                    presented: claim.presented - u32::from(!counts),
                     outcome: Some(ClaimOutcome::Unknown),
                     at: timestamp::format(Clock::now()),
                     ..claim.clone()
@@ -550,7 +561,9 @@ impl Transaction {
             _ => None,
         };
         let handled = match (&self.job.work, how) {
-            (Work::Refresh(refresh), Release::GiveBack { handled: true }) => refresh.request.as_deref(),
+            (Work::Refresh(refresh), Release::GiveBack { handled: true } | Release::MarkUnknown { handled: true }) => {
+                refresh.request.as_deref()
+            }
             _ => None,
         };
         let write = ClaimWrite { claim: marked.as_deref(), handled };

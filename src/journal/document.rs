@@ -94,6 +94,7 @@ fn encode(intent: &Intent, answer: Option<WrittenAnswer<'_>>) -> Encoded {
         process: &intent.process,
         from: intent.from.to_string(),
         access_from: intent.access_from.to_string(),
+        spent_before: intent.spent_before.map(|digest| digest.to_string()),
         request: intent.request.as_deref(),
         presented: intent.presented,
         at: intent.at,
@@ -228,6 +229,8 @@ struct WrittenEntry<'a> {
     from: String,
     access_from: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    spent_before: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<&'a str>,
     presented: u32,
     at: i64,
@@ -260,6 +263,7 @@ struct ReadEntry {
     process: String,
     from: String,
     access_from: String,
+    spent_before: Option<String>,
     request: Option<String>,
     presented: u32,
     at: i64,
@@ -291,6 +295,10 @@ impl ReadEntry {
             process: self.process,
             from: Digest::parse(&self.from)?,
             access_from: Digest::parse(&self.access_from)?,
+            spent_before: match self.spent_before {
+                Some(digest) => Some(Digest::parse(&digest)?),
+                None => None,
+            },
             request: self.request,
             presented: self.presented,
             at: self.at,

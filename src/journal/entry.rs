@@ -40,6 +40,8 @@ pub struct Intent {
     pub from: Digest,
     /// Digest of the pair as it was before.
     pub access_from: Digest,
+    /// Digest of the refresh token that was spent for that pair, where known.
+    pub spent_before: Option<Digest>,
     /// The refresh request that it carries.
     pub request: Option<String>,
     /// How often this refresh token has been presented, this time included.

@@ -92,6 +92,7 @@ fn intent(name: &str, claim_id: &str) -> Intent {
         process: "process-1".into(),
         from: Digest::from_bytes([1; 16]),
         access_from: Digest::from_bytes([2; 16]),
+        spent_before: Some(Digest::from_bytes([3; 16])),
         request: Some("now \"please\"\n".into()),
         presented: 1,
         at: NOW,

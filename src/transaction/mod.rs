@@ -41,6 +41,8 @@ pub struct Attempt {
     pub replay: bool,
     /// Was this refresh token presented before, with an unknown outcome?
     pub unknown_before: bool,
+    /// Digest of the refresh token that was spent for the one to spend now, where that is known.
+    pub spent_before: Option<Digest>,
 }
 
 /// Whose claim stands on the Secret, seen from one transaction.
@@ -111,6 +113,8 @@ pub enum CallFailure {
 pub struct Answer {
     /// Digest of the new pair.
     pub pair: Digest,
+    /// Digest of its refresh token.
+    pub refresh: Digest,
     /// Is the refresh token another one than the one spent?
     pub rotated: bool,
 }
@@ -238,7 +242,10 @@ pub enum Release {
         handled: bool,
     },
     /// Left standing with `outcome: unknown`, so that trying once more stays once.
-    MarkUnknown,
+    MarkUnknown {
+        /// Mark the request annotation as handled: TikTok has answered it, though not what became of an earlier call.
+        handled: bool,
+    },
 }
 
 /// How a transaction ends.
@@ -402,32 +409,27 @@ pub fn next(attempt: &Attempt, state: State, event: Event) -> (State, Command) {
             Standing::Own { .. } if nth < MOST_CLAIMS && view.refresh == Some(attempt.from) => {
                 claim(view.version, nth + 1)
             }
+            Standing::Own { .. } if view.refresh == Some(attempt.from) => {
+                leave_token(attempt, view.version, false, Outcome::Stale)
+            }
             Standing::Own { .. } => release(view.version, Release::GiveBack { handled: false }, Outcome::Stale),
             _ => done(Outcome::Stale),
         },
         (State::CheckingClaim { .. }, Event::ApiFailed(failure)) => before_the_call(failure),
 
         (State::Intending { at, nth }, Event::Intended) => (State::Calling { at, nth }, Command::Call),
-        (State::Intending { at, .. }, Event::IntentFailed) => {
-            release(at, Release::GiveBack { handled: false }, Outcome::JournalFailed)
-        }
+        (State::Intending { at, .. }, Event::IntentFailed) => leave_token(attempt, at, false, Outcome::JournalFailed),
 
         (State::Calling { at, nth }, Event::TooLate) if nth < MOST_CLAIMS => claim(at, nth + 1),
-        (State::Calling { at, .. }, Event::TooLate | Event::Stopped) => {
-            release(at, Release::GiveBack { handled: false }, Outcome::Stale)
-        }
+        (State::Calling { at, .. }, Event::TooLate | Event::Stopped) => leave_token(attempt, at, false, Outcome::Stale),
         (State::Calling { at, .. }, Event::Answered(answer)) => {
             (State::Journaling { at, answer }, Command::JournalAnswer)
         }
         (State::Calling { at, .. }, Event::CallFailed(failure)) => match failure {
             CallFailure::Rejected => (State::Rereading, Command::Read),
-            CallFailure::Answered => release(at, Release::GiveBack { handled: true }, Outcome::CallFailed(failure)),
-            // This try spent nothing, but an earlier one may have: that stays said.
-            CallFailure::Unspent if attempt.unknown_before => {
-                release(at, Release::MarkUnknown, Outcome::CallFailed(failure))
-            }
-            CallFailure::Unspent => release(at, Release::GiveBack { handled: false }, Outcome::CallFailed(failure)),
-            CallFailure::Unknown => release(at, Release::MarkUnknown, Outcome::CallFailed(failure)),
+            CallFailure::Answered => leave_token(attempt, at, true, Outcome::CallFailed(failure)),
+            CallFailure::Unspent => leave_token(attempt, at, false, Outcome::CallFailed(failure)),
+            CallFailure::Unknown => release(at, Release::MarkUnknown { handled: false }, Outcome::CallFailed(failure)),
         },
 
         // Refused: but is it still the token that stands there?
@@ -476,12 +478,12 @@ pub fn next(attempt: &Attempt, state: State, event: Event) -> (State, Command) {
         }
         (State::RereadingToRelease { how, outcome, tries }, Event::Read(view)) => match (how, view.claim) {
             (Release::GiveBack { .. }, Standing::Own { .. })
-            | (Release::MarkUnknown, Standing::Own { marked_unknown: false }) => {
+            | (Release::MarkUnknown { .. }, Standing::Own { marked_unknown: false }) => {
                 release_again(view.version, how, outcome, tries)
             }
             // The annotation was dropped with the token still there (`kubectl replace` does that):
             // without it nobody would know that this token may be spent.
-            (Release::MarkUnknown, Standing::Free) if view.refresh == Some(attempt.from) => {
+            (Release::MarkUnknown { .. }, Standing::Free) if view.refresh == Some(attempt.from) => {
                 release_again(view.version, how, outcome, tries)
             }
             _ => forget(false, outcome),
@@ -512,10 +514,15 @@ fn compare(attempt: &Attempt, answer: Answer, tries: u8, view: View) -> (State, 
     if attempt.replay && view.claim == Standing::OthersAlive {
         return hold(answer, Held::Claimed);
     }
+    if answer.rotated && view.refreshed_from == Some(answer.refresh) {
+        // What the journal kept was stored, and spent by another since: what stands there now is for that one to mend.
+        return forget(false, Outcome::SupersededBySibling);
+    }
     let own_claim = matches!(view.claim, Standing::Own { .. });
     let spent_token_stands = match view.refresh {
         None => true,
-        Some(refresh) if answer.rotated => refresh == attempt.from,
+        // Or one spent before it, which somebody has just put back.
+        Some(refresh) if answer.rotated => refresh == attempt.from || is_spent_before(attempt, &view, refresh),
         // Where TikTok did not rotate, the refresh token alone tells nothing: it stands in every pair.
         Some(refresh) => match view.pair {
             None => refresh == attempt.from,
@@ -538,6 +545,18 @@ fn compare(attempt: &Attempt, answer: Answer, tries: u8, view: View) -> (State, 
         };
     }
     give_back(view, Release::GiveBack { handled: false }, Outcome::SupersededByPerson)
+}
+
+/// Is this the refresh token that was spent for the one that this transaction spends?
+fn is_spent_before(attempt: &Attempt, view: &View, refresh: Digest) -> bool {
+    let noted = view.refreshed_from == Some(refresh) && view.noted_pair == Some(attempt.from_pair);
+    noted || attempt.spent_before == Some(refresh)
+}
+
+/// Settles the claim after a try that did not spend the token: what an earlier one did to it stays as unknown as it was.
+const fn leave_token(attempt: &Attempt, at: Version, handled: bool, outcome: Outcome) -> (State, Command) {
+    let how = if attempt.unknown_before { Release::MarkUnknown { handled } } else { Release::GiveBack { handled } };
+    release(at, how, outcome)
 }
 
 const fn claim(at: Version, nth: u8) -> (State, Command) {

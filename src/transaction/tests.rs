@@ -4,13 +4,14 @@ use super::*;
 
 const SPENT: Digest = Digest::from_bytes([1; 16]);
 const SPENT_PAIR: Digest = Digest::from_bytes([2; 16]);
+const NEW: Digest = Digest::from_bytes([6; 16]);
 const NEW_PAIR: Digest = Digest::from_bytes([3; 16]);
 const OTHER: Digest = Digest::from_bytes([4; 16]);
 const OTHER_PAIR: Digest = Digest::from_bytes([5; 16]);
 const OWN: Standing = Standing::Own { marked_unknown: false };
 
 fn attempt() -> Attempt {
-    Attempt { from: SPENT, from_pair: SPENT_PAIR, replay: false, unknown_before: false }
+    Attempt { from: SPENT, from_pair: SPENT_PAIR, replay: false, unknown_before: false, spent_before: None }
 }
 
 fn version(text: &str) -> Version {
@@ -18,7 +19,7 @@ fn version(text: &str) -> Version {
 }
 
 fn answer() -> Answer {
-    Answer { pair: NEW_PAIR, rotated: true }
+    Answer { pair: NEW_PAIR, refresh: NEW, rotated: true }
 }
 
 /// The Secret with the token to be spent in it.
@@ -111,7 +112,7 @@ fn a_failed_call_is_settled_by_what_it_says_of_the_token() {
     for (failure, how) in [
         (CallFailure::Answered, Release::GiveBack { handled: true }),
         (CallFailure::Unspent, Release::GiveBack { handled: false }),
-        (CallFailure::Unknown, Release::MarkUnknown),
+        (CallFailure::Unknown, Release::MarkUnknown { handled: false }),
     ] {
         let (_, command) = step(State::Calling { at: version("2"), nth: 1 }, Event::CallFailed(failure));
         assert_eq!(command, Command::Release { at: version("2"), how }, "{failure:?}");
@@ -186,7 +187,7 @@ fn of_two_instances_that_spent_one_token_the_later_call_wins() {
 
 #[test]
 fn without_rotation_the_pair_tells_a_sibling_from_the_spent_token() {
-    let kept = Answer { pair: NEW_PAIR, rotated: false };
+    let kept = Answer { pair: NEW_PAIR, refresh: SPENT, rotated: false };
     let comparing = || State::Comparing { answer: kept, tries: 0 };
     assert!(matches!(step(comparing(), Event::Read(before("3", OWN))).1, Command::Persist { .. }));
     let others = View { pair: Some(OTHER_PAIR), ..before("3", Standing::Free) };
@@ -222,13 +223,13 @@ fn a_replay_waits_out_a_living_claim_of_another() {
 #[test]
 fn an_unknown_outcome_is_marked_even_where_the_claim_was_dropped_meanwhile() {
     let state = || State::RereadingToRelease {
-        how: Release::MarkUnknown,
+        how: Release::MarkUnknown { handled: false },
         outcome: Outcome::CallFailed(CallFailure::Unknown),
         tries: 0,
     };
     assert_eq!(
         step(state(), Event::Read(before("3", Standing::Free))).1,
-        Command::Release { at: version("3"), how: Release::MarkUnknown }
+        Command::Release { at: version("3"), how: Release::MarkUnknown { handled: false } }
     );
     let marked = before("3", Standing::Own { marked_unknown: true });
     assert_eq!(step(state(), Event::Read(marked)).1, Command::Forget { keep: false });
@@ -257,9 +258,40 @@ fn writes_that_fail_while_reads_work_are_tried_with_pauses_and_the_answer_is_hel
 #[test]
 fn a_try_known_to_have_spent_nothing_does_not_make_an_earlier_unknown_one_forgotten() {
     let again = Attempt { unknown_before: true, ..attempt() };
-    let calling = State::Calling { at: version("2"), nth: 1 };
-    let (_, command) = next(&again, calling, Event::CallFailed(CallFailure::Unspent));
-    assert_eq!(command, Command::Release { at: version("2"), how: Release::MarkUnknown });
+    let calling = || State::Calling { at: version("2"), nth: MOST_CLAIMS };
+    let intending = State::Intending { at: version("2"), nth: 1 };
+    for (state, event, handled) in [
+        (calling(), Event::CallFailed(CallFailure::Unspent), false),
+        (calling(), Event::CallFailed(CallFailure::Answered), true),
+        (calling(), Event::Stopped, false),
+        (calling(), Event::TooLate, false),
+        (intending, Event::IntentFailed, false),
+    ] {
+        let (_, command) = next(&again, state, event.clone());
+        assert_eq!(command, Command::Release { at: version("2"), how: Release::MarkUnknown { handled } }, "{event:?}");
+    }
+}
+
+#[test]
+fn an_answer_is_stored_over_a_token_spent_before_that_somebody_puts_back_meanwhile() {
+    let comparing = || State::Comparing { answer: answer(), tries: 0 };
+    let put_back = View { refresh: Some(OTHER), pair: Some(OTHER_PAIR), ..before("3", Standing::Free) };
+    let noted = View { refreshed_from: Some(OTHER), noted_pair: Some(SPENT_PAIR), ..put_back.clone() };
+    assert!(matches!(step(comparing(), Event::Read(noted)).1, Command::Persist { .. }), "the Secret's own notes tell");
+    let knows = Attempt { spent_before: Some(OTHER), ..attempt() };
+    let (_, command) = next(&knows, comparing(), Event::Read(put_back.clone()));
+    assert!(matches!(command, Command::Persist { .. }), "where the notes were dropped, it is known from the start");
+    let (state, _) = step(comparing(), Event::Read(put_back));
+    assert_eq!(state, State::Forgetting { outcome: Outcome::SupersededByPerson }, "else it is a person's");
+}
+
+#[test]
+fn an_answer_that_was_spent_itself_is_stored_no_more() {
+    let replayed = Attempt { replay: true, ..attempt() };
+    let (state, _) = replay(answer());
+    let reverted = View { refreshed_from: Some(NEW), noted_pair: Some(OTHER_PAIR), ..before("5", Standing::Free) };
+    let (state, _) = next(&replayed, state, Event::Read(reverted));
+    assert_eq!(state, State::Forgetting { outcome: Outcome::SupersededBySibling });
 }
 
 #[test]
