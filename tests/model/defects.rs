@@ -1,0 +1,85 @@
+//! Defects put in on purpose: can the checker fail?
+
+use tiktok_shop_operator::transaction::{
+    ApiFailure, Attempt, CallFailure, Command, Event, Outcome, Release, Standing, State, View, next,
+};
+
+/// What is wrong on purpose: in the transitions, in what drives them, or in the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Defect {
+    /// A claim is written over whatever stands there.
+    ClaimWithoutPrecondition,
+    /// The call is made again by itself when its outcome is unknown.
+    AutomaticRetry,
+    /// A claim of another is taken for dead at once.
+    AnothersClaimIgnored,
+    /// A claim of another is respected for ever.
+    AnothersClaimNeverExpires,
+    /// After an unknown outcome the claim is taken away instead of being marked.
+    UnknownGivenBack,
+    /// A mark that somebody dropped meanwhile is not made again.
+    MarkNotRepeated,
+    /// A persist with a lost reply counts as stored.
+    LostPersistTakenForStored,
+    /// A conflict at the persist counts as a person's write.
+    ConflictTakenForPerson,
+    /// A sibling's pair is taken for a person's.
+    SiblingTakenForPerson,
+    /// A person's pair is taken for the spent token.
+    PersonOverwritten,
+    /// The journal's entry is settled before the answer is stored.
+    ForgottenBeforePersist,
+    /// The journal's answers are not stored at start.
+    JournalNotReplayed,
+    /// The Secret is not read once more when the token is refused.
+    NoRereading,
+}
+
+impl Defect {
+    /// `next` with this defect in it.
+    pub fn next(self, attempt: &Attempt, state: State, event: Event) -> (State, Command) {
+        let end = |outcome| (State::Forgetting { outcome }, Command::Forget { keep: outcome == Outcome::Refreshed });
+        match (self, state, event) {
+            (Self::AutomaticRetry, state @ State::Calling { .. }, Event::CallFailed(CallFailure::Unknown)) => {
+                (state, Command::Call)
+            }
+            (
+                Self::LostPersistTakenForStored,
+                State::Persisting { .. },
+                Event::ApiFailed(ApiFailure::Lost),
+            ) => end(Outcome::Refreshed),
+            (
+                Self::ConflictTakenForPerson,
+                State::Persisting { .. },
+                Event::ApiFailed(ApiFailure::Conflict),
+            ) => end(Outcome::SupersededByPerson),
+            (
+                Self::MarkNotRepeated,
+                State::RereadingToRelease { how: Release::MarkUnknown, outcome, .. },
+                Event::Read(View { claim: Standing::Free, .. }),
+            ) => end(outcome),
+            (Self::NoRereading, State::Calling { at, .. }, Event::CallFailed(CallFailure::Rejected)) => {
+                let how = Release::GiveBack { handled: true };
+                let outcome = Outcome::CallFailed(CallFailure::Rejected);
+                (State::Releasing { how, outcome, tries: 0 }, Command::Release { at, how })
+            }
+            (Self::SiblingTakenForPerson, state @ State::Comparing { .. }, Event::Read(view)) => {
+                next(attempt, state, Event::Read(View { refreshed_from: None, ..view }))
+            }
+            (Self::PersonOverwritten, State::Comparing { answer, tries }, Event::Read(view))
+                if view.pair != Some(answer.pair) =>
+            {
+                let at = view.version;
+                (State::Persisting { answer, tries }, Command::Persist { at, remove_claim: true })
+            }
+            (Self::UnknownGivenBack, state, event) => match next(attempt, state, event) {
+                (State::Releasing { outcome, tries, .. }, Command::Release { at, how: Release::MarkUnknown }) => {
+                    let how = Release::GiveBack { handled: false };
+                    (State::Releasing { how, outcome, tries }, Command::Release { at, how })
+                }
+                usual => usual,
+            },
+            (_, state, event) => next(attempt, state, event),
+        }
+    }
+}

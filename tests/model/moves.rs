@@ -1,0 +1,608 @@
+//! Everything that may happen next, by whom.
+
+use tiktok_shop_operator::transaction::{ApiFailure, CallFailure, Command, Event};
+
+use super::defects::Defect;
+use super::driver::{Breach, Rules, TikTok};
+use super::world::{
+    Entry, Excused, FIRST, From, Left, Mark, PERSONS, Pair, Run, Secret, Seen, Wire, World, Write, is_current,
+};
+
+/// One thing that may happen.
+pub struct Step {
+    pub world: World,
+    /// Does it cost a fault, or is it something that others may do but need not?
+    pub is_fault: bool,
+    pub breach: Option<Breach>,
+    /// In a sentence, where asked for.
+    pub words: String,
+}
+
+/// Collects what may happen in one world.
+pub struct Moves<'a> {
+    rules: &'a Rules,
+    world: &'a World,
+    say: bool,
+    steps: Vec<Step>,
+}
+
+const NAMES: [&str; 2] = ["instance A", "instance B"];
+
+type Faults = fn(&mut Left) -> &mut u8;
+
+impl<'a> Moves<'a> {
+    /// All steps from this world; with `say`, in words.
+    pub fn of(rules: &'a Rules, world: &'a World, say: bool) -> Vec<Step> {
+        let mut moves = Self { rules, world, say, steps: Vec::with_capacity(16) };
+        for at in 0..world.processes.len() {
+            moves.of_process(at);
+        }
+        moves.of_network();
+        moves.of_others();
+        moves.steps
+    }
+
+    fn add(
+        &mut self,
+        cost: Option<Faults>,
+        words: impl FnOnce() -> String,
+        change: impl FnOnce(&Rules, &mut World, &mut Option<String>) -> Result<(), Breach>,
+    ) {
+        let mut world = self.world.clone();
+        if let Some(kind) = cost {
+            let left = kind(&mut world.left);
+            if *left == 0 {
+                return;
+            }
+            *left -= 1;
+        }
+        let mut words = self.say.then(words);
+        let breach = change(self.rules, &mut world, &mut words).err();
+        let world = world.canonical();
+        if breach.is_none() && world == *self.world {
+            return;
+        }
+        self.steps.push(Step { world, is_fault: cost.is_some(), breach, words: words.unwrap_or_default() });
+    }
+
+    fn of_process(&mut self, at: usize) {
+        let process = &self.world.processes[at];
+        let name = NAMES[at];
+        match process.run {
+            Run::Dead if self.rules.dead_stay_dead => return,
+            Run::Dead => {
+                return self.add(None, || format!("{name} starts again"), |rules, world, _| {
+                    rules.start_process(world, at);
+                    Ok(())
+                });
+            }
+            Run::Paused => {
+                self.add(None, || format!("{name} goes on after a pause"), |_, world, _| {
+                    world.processes[at].run = Run::Up;
+                    Ok(())
+                });
+                if process.transaction.as_ref().is_some_and(|told| told.wire == Wire::Sent) {
+                    self.add(None, || format!("TikTok deals with the call of {name}, which is paused"), |rules, world, _| {
+                        let Some(token) = world.processes[at].transaction.as_ref().map(|told| told.from) else {
+                            return Ok(());
+                        };
+                        let granted = rules.grant(world, token);
+                        if let Some(told) = &mut world.processes[at].transaction {
+                            told.wire = granted.map_or(Wire::Refused, Wire::Granted);
+                        }
+                        Ok(())
+                    });
+                }
+                return self.crashes(at);
+            }
+            Run::Up => {}
+        }
+        self.ages(at);
+        if let Some(told) = &process.transaction {
+            match told.command {
+                Command::Rehearse { .. } | Command::Claim { .. } | Command::Persist { .. } | Command::Release { .. } => {
+                    self.writes(at);
+                }
+                Command::Read => self.reads(at),
+                Command::Call => self.calls(at),
+                Command::Intend | Command::JournalAnswer | Command::Forget { .. } => self.uses_journal(at),
+                // Gone through at once, or over.
+                Command::Wait(_) | Command::Finish(_) => {}
+            }
+            self.add(Some(|left| &mut left.pause), || format!("{name} is stopped (SIGSTOP)"), |_, world, _| {
+                world.processes[at].run = Run::Paused;
+                Ok(())
+            });
+            if process.leads {
+                self.add(Some(|left| &mut left.step_down), || format!("{name} is to start nothing new"), |_, world, _| {
+                    world.processes[at].leads = false;
+                    Ok(())
+                });
+            }
+        } else {
+            self.add(None, || format!("{name} looks at the Secret and decides"), |rules, world, words| {
+                if rules.look(world, at)
+                    && let (Some(words), Some(told)) = (words, &world.processes[at].transaction)
+                {
+                    *words += &format!(
+                        ": {:?} of refresh token {}{} ─▶ {:?}",
+                        told.work,
+                        told.from,
+                        if told.unknown_before { " (an earlier outcome is unknown)" } else { "" },
+                        told.command
+                    );
+                }
+                Ok(())
+            });
+        }
+        if !process.leads {
+            self.add(None, || format!("{name} leads again"), |_, world, _| {
+                world.processes[at].leads = true;
+                Ok(())
+            });
+        }
+        if process.journal.kept.is_some() {
+            self.add(Some(|left| &mut left.kept_expires), || format!("{name} drops the pair it kept"), |_, world, _| {
+                world.processes[at].journal.kept = None;
+                Ok(())
+            });
+        }
+        self.crashes(at);
+    }
+
+    /// The life of a claim that this process has seen passes, on its own clock.
+    fn ages(&mut self, at: usize) {
+        let Some(claim) = self.world.secret.and_then(|secret| secret.claim) else { return };
+        if self.world.processes[at].seen != Seen::Since
+            || self.rules.defect == Some(Defect::AnothersClaimNeverExpires)
+        {
+            return;
+        }
+        let owner = self.world.owner(claim.id).filter(|owner| *owner != at);
+        let runs = owner.is_some_and(|owner| self.world.processes[owner].run == Run::Up);
+        let calls = owner
+            .and_then(|owner| self.world.processes[owner].transaction.as_ref())
+            .is_some_and(|told| told.wire == Wire::Sent);
+        // A process that runs gives its call up before its claim is over.
+        if runs && calls {
+            return;
+        }
+        let cost: Option<Faults> = if runs { Some(|left| &mut left.slow) } else { None };
+        self.add(cost, || format!("to {}, the life of the claim is over", NAMES[at]), |_, world, _| {
+            world.processes[at].seen = Seen::Expired;
+            if let Some(told) = owner.and_then(|owner| world.processes[owner].transaction.as_mut()) {
+                told.aged = true;
+            }
+            Ok(())
+        });
+    }
+
+    fn crashes(&mut self, at: usize) {
+        let name = NAMES[at];
+        self.add(Some(|left| &mut left.crash), || format!("{name} is killed"), |rules, world, _| {
+            crash(rules, world, at, false)
+        });
+        let writes = self.world.processes[at].transaction.as_ref().is_some_and(|told| {
+            matches!(&told.command, Command::Claim { at } | Command::Persist { at, .. } | Command::Release { at, .. } if is_current(at))
+        });
+        if writes {
+            let words = || format!("{name} is killed, and the request it has just sent is still on its way");
+            self.add(Some(|left| &mut left.crash), words, |rules, world, _| crash(rules, world, at, true));
+        }
+    }
+
+    fn reads(&mut self, at: usize) {
+        let name = NAMES[at];
+        self.add(None, || format!("{name} reads the Secret"), |rules, world, words| {
+            let event = if world.secret.is_some() {
+                let attempt = attempt(world, at);
+                Event::Read(rules.seen(world, at, attempt))
+            } else {
+                Event::ApiFailed(ApiFailure::NotFound)
+            };
+            rules.feed(world, at, event, words)
+        });
+        self.add(Some(|left| &mut left.api), || format!("{name} can't read the Secret"), |rules, world, words| {
+            rules.feed(world, at, Event::ApiFailed(ApiFailure::Lost), words)
+        });
+    }
+
+    fn writes(&mut self, at: usize) {
+        let name = NAMES[at];
+        let process = &self.world.processes[at];
+        let Some(told) = &process.transaction else { return };
+        let (what, condition) = match &told.command {
+            Command::Rehearse { at } => ("rehearsal", at),
+            Command::Claim { at } => ("claim", at),
+            Command::Persist { at, .. } => ("new pair", at),
+            Command::Release { at, .. } => ("settling of its claim", at),
+            _ => return,
+        };
+        let claims = matches!(told.command, Command::Claim { .. });
+        if claims && told.nth_claim == 0 && !process.leads {
+            return self.add(None, || format!("{name} is to start nothing new"), |rules, world, words| {
+                rules.feed(world, at, Event::Stopped, words)
+            });
+        }
+        let unconditional = claims && self.rules.defect == Some(Defect::ClaimWithoutPrecondition);
+        let rehearses = matches!(told.command, Command::Rehearse { .. });
+        let fits = is_current(condition) || unconditional;
+        let is_there = self.world.secret.is_some();
+        if is_there && fits {
+            self.add(None, || format!("{name} writes its {what}"), |rules, world, words| {
+                let write = Rules::write(world, at);
+                let attempt = attempt(world, at);
+                let view = match write {
+                    None => rules.view(world, at, attempt),
+                    Some(write) => {
+                        if rules.defect == Some(Defect::ForgottenBeforePersist)
+                            && matches!(write, Write::Persist { .. })
+                        {
+                            world.processes[at].journal.entry = None;
+                        }
+                        rules.apply(world, write)?;
+                        rules.seen(world, at, attempt)
+                    }
+                };
+                rules.feed(world, at, Event::Applied(view), words)
+            });
+        } else {
+            let failure = if is_there { ApiFailure::Conflict } else { ApiFailure::NotFound };
+            self.add(None, || format!("{name} writes its {what} and fails: {failure:?}"), |rules, world, words| {
+                Rules::write(world, at);
+                rules.feed(world, at, Event::ApiFailed(failure), words)
+            });
+        }
+        if rehearses {
+            return self.add(Some(|left| &mut left.api), || format!("{name}'s {what} fails"), |rules, world, words| {
+                rules.feed(world, at, Event::ApiFailed(ApiFailure::Lost), words)
+            });
+        }
+        let failure = if claims { ApiFailure::Busy } else { ApiFailure::Forbidden };
+        let words = || format!("{name} writes its {what} and is turned away: {failure:?}");
+        self.add(Some(|left| &mut left.api), words, |rules, world, words| {
+            Rules::write(world, at);
+            if rules.defect == Some(Defect::ForgottenBeforePersist) && !claims {
+                world.processes[at].journal.entry = None;
+            }
+            rules.feed(world, at, Event::ApiFailed(failure), words)
+        });
+        if is_there && fits {
+            let words = || format!("{name} writes its {what}, which is applied, and the reply is lost");
+            self.add(Some(|left| &mut left.api), words, |rules, world, words| {
+                if let Some(write) = Rules::write(world, at) {
+                    rules.apply(world, write)?;
+                }
+                rules.feed(world, at, Event::ApiFailed(ApiFailure::Lost), words)
+            });
+        }
+        let words = || format!("{name} writes its {what} and gets no reply; the request may still arrive");
+        self.add(Some(|left| &mut left.api), words, |rules, world, words| {
+            let write = Rules::write(world, at);
+            world.late_writes.extend(write.filter(|_| is_there && fits));
+            rules.feed(world, at, Event::ApiFailed(ApiFailure::Lost), words)
+        });
+    }
+
+    fn calls(&mut self, at: usize) {
+        let name = NAMES[at];
+        let process = &self.world.processes[at];
+        let Some(told) = &process.transaction else { return };
+        match told.wire {
+            Wire::Quiet if !process.leads => {
+                self.add(None, || format!("{name} is to start nothing new"), |rules, world, words| {
+                    rules.feed(world, at, Event::Stopped, words)
+                });
+            }
+            Wire::Quiet => {
+                let cost: Option<Faults> = if told.aged { None } else { Some(|left| &mut left.slow) };
+                self.add(cost, || format!("{name} comes too late for a call"), |rules, world, words| {
+                    rules.feed(world, at, Event::TooLate, words)
+                });
+                if !told.aged {
+                    let token = told.from;
+                    let words = || format!("{name} calls TikTok with refresh token {token}");
+                    self.add(None, words, |rules, world, _| rules.judge_presenting(world, at));
+                }
+            }
+            Wire::Sent => {
+                self.add(None, || format!("TikTok answers {name}"), |rules, world, words| {
+                    let Some(token) = world.processes[at].transaction.as_ref().map(|told| told.from) else {
+                        return Ok(());
+                    };
+                    let granted = rules.grant(world, token);
+                    answer(rules, world, at, granted, words)
+                });
+                let cost: Option<Faults> = if told.aged { None } else { Some(|left| &mut left.tiktok) };
+                let words = || format!("{name} gets no answer from TikTok; the call may still be dealt with");
+                self.add(cost, words, |rules, world, words| {
+                    leave_call(rules, world, at);
+                    rules.feed(world, at, Event::CallFailed(CallFailure::Unknown), words)
+                });
+                for failure in [CallFailure::Answered, CallFailure::Unspent] {
+                    let words = || format!("the call of {name} fails: {failure:?}");
+                    self.add(Some(|left| &mut left.tiktok), words, |rules, world, words| {
+                        if let Some(told) = &world.processes[at].transaction {
+                            world.marks[usize::from(told.from)] = told.mark_before;
+                        }
+                        quiet(world, at);
+                        rules.feed(world, at, Event::CallFailed(failure), words)
+                    });
+                }
+            }
+            Wire::Granted(pair) => self.late_answer(at, Some(pair)),
+            Wire::Refused => self.late_answer(at, None),
+        }
+    }
+
+    fn late_answer(&mut self, at: usize, granted: Option<Pair>) {
+        let name = NAMES[at];
+        self.add(None, || format!("{name} finds TikTok's answer"), |rules, world, words| {
+            answer(rules, world, at, granted, words)
+        });
+        self.add(None, || format!("{name} finds that its call took too long"), |rules, world, words| {
+            quiet(world, at);
+            rules.feed(world, at, Event::CallFailed(CallFailure::Unknown), words)
+        });
+    }
+
+    fn uses_journal(&mut self, at: usize) {
+        let name = NAMES[at];
+        let process = &self.world.processes[at];
+        let Some(told) = &process.transaction else { return };
+        let command = told.command.clone();
+        let has_journal = self.rules.journal;
+        match command {
+            Command::Intend => {
+                let answer_waits = process.journal.entry.is_some_and(|entry| entry.answer.is_some());
+                if !answer_waits {
+                    self.add(None, || format!("{name} writes its intent"), |rules, world, words| {
+                        note(rules, world, at, None);
+                        rules.feed(world, at, Event::Intended, words)
+                    });
+                }
+                if has_journal {
+                    let cost: Option<Faults> = if answer_waits { None } else { Some(|left| &mut left.journal) };
+                    self.add(cost, || format!("{name} can't write its intent"), |rules, world, words| {
+                        rules.feed(world, at, Event::IntentFailed, words)
+                    });
+                }
+            }
+            Command::JournalAnswer => {
+                self.add(None, || format!("{name} writes the answer to its journal"), |rules, world, words| {
+                    let granted = world.processes[at].transaction.as_ref().and_then(|told| told.granted);
+                    note(rules, world, at, granted);
+                    rules.feed(world, at, Event::Journaled, words)
+                });
+                if has_journal {
+                    let words = || format!("{name} can't write the answer to its journal");
+                    self.add(Some(|left| &mut left.journal), words, |rules, world, words| {
+                        rules.feed(world, at, Event::Journaled, words)
+                    });
+                }
+            }
+            Command::Forget { keep } => {
+                self.add(None, || format!("{name} settles its journal"), |rules, world, words| {
+                    Rules::forget(world, at, keep);
+                    rules.feed(world, at, Event::Forgotten, words)
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// What was sent and is still on its way.
+    fn of_network(&mut self) {
+        for place in 0..self.world.late_writes.len() {
+            let write = self.world.late_writes[place];
+            self.add(None, || format!("a late request arrives: {write:?}"), |rules, world, _| {
+                let write = world.late_writes.remove(place);
+                rules.apply(world, write)
+            });
+            self.add(None, || format!("a late request is lost: {write:?}"), |_, world, _| {
+                world.late_writes.remove(place);
+                Ok(())
+            });
+        }
+        for place in 0..self.world.late_calls.len() {
+            let token = self.world.late_calls[place];
+            self.add(None, || format!("TikTok gets a late call with refresh token {token}"), |rules, world, _| {
+                let token = world.late_calls.remove(place);
+                rules.grant(world, token);
+                Ok(())
+            });
+            self.add(None, || format!("a late call with refresh token {token} is lost"), |_, world, _| {
+                world.late_calls.remove(place);
+                Ok(())
+            });
+        }
+    }
+
+    fn of_others(&mut self) {
+        let Some(secret) = self.world.secret else {
+            for pair in [Some(FIRST), None] {
+                let words = || format!("the Secret is created anew with {pair:?}");
+                self.add(None, words, |_, world, _| {
+                    world.secret = Some(Secret {
+                        pair,
+                        refreshed_from: None,
+                        noted_pair: None,
+                        claim: None,
+                        by_outsider: true,
+                    });
+                    put(world, pair);
+                    Ok(())
+                });
+            }
+            return;
+        };
+        let person: Option<Faults> = Some(|left| &mut left.person);
+        for keeps_annotations in [true, false] {
+            let how = if keeps_annotations { "patches" } else { "replaces" };
+            // One new authorization is enough.
+            let pasted = self.world.tiktok[1].grants > 0 || secret.pair.is_some_and(|pair| pair.family() == 1);
+            if !pasted {
+                let words = || format!("a person authorizes anew and {how} the Secret with the new pair");
+                self.add(person, words, |_, world, _| {
+                    overwrite(world, Some(PERSONS), keeps_annotations);
+                    Ok(())
+                });
+            }
+            if secret.pair != Some(FIRST) {
+                let words = || format!("a GitOps tool {how} the Secret with the first pair");
+                self.add(Some(|left| &mut left.gitops), words, |_, world, _| {
+                    overwrite(world, Some(FIRST), keeps_annotations);
+                    Ok(())
+                });
+            }
+        }
+        self.add(person, || "a person labels the Secret".to_owned(), |_, world, _| {
+            world.bump();
+            Ok(())
+        });
+        let words = || "a person replaces the Secret with the same pair, and drops the annotations".to_owned();
+        self.add(person, words, |_, world, _| {
+            overwrite(world, secret.pair, false);
+            Ok(())
+        });
+        self.add(Some(|left| &mut left.delete), || "somebody deletes the Secret".to_owned(), |_, world, _| {
+            drop_claim(world);
+            world.secret = None;
+            world.bump();
+            Ok(())
+        });
+    }
+}
+
+fn attempt(world: &World, at: usize) -> u8 {
+    world.processes[at].transaction.as_ref().map_or(0, |told| told.attempt)
+}
+
+fn quiet(world: &mut World, at: usize) {
+    if let Some(told) = &mut world.processes[at].transaction {
+        told.wire = Wire::Quiet;
+    }
+}
+
+/// A call is left to its fate: TikTok may still get it.
+fn leave_call(rules: &Rules, world: &mut World, at: usize) {
+    let Some(told) = &mut world.processes[at].transaction else { return };
+    // Where the refresh token stays, a call that nobody waits for changes nothing.
+    if told.wire == Wire::Sent && rules.tiktok != TikTok::Keeps {
+        let token = told.from;
+        world.late_calls.push(token);
+        world.late_calls.sort_unstable();
+    }
+    quiet(world, at);
+}
+
+fn answer(
+    rules: &Rules,
+    world: &mut World,
+    at: usize,
+    granted: Option<Pair>,
+    words: &mut Option<String>,
+) -> Result<(), Breach> {
+    let Some(told) = &mut world.processes[at].transaction else { return Ok(()) };
+    told.wire = Wire::Quiet;
+    if granted.is_none() {
+        world.marks[usize::from(told.from)] = Mark::Refused;
+    }
+    if let Some(words) = words {
+        *words += &format!(": {granted:?}");
+    }
+    let event = Rules::answered(granted, told);
+    rules.feed(world, at, event, words)
+}
+
+/// An entry is written to the journal.
+fn note(rules: &Rules, world: &mut World, at: usize, answer: Option<Pair>) {
+    if !rules.journal {
+        return;
+    }
+    let process = &mut world.processes[at];
+    if let Some(told) = &mut process.transaction {
+        told.is_journaled = answer.is_some();
+        process.journal.entry = Some(Entry { ..told.entry(answer) });
+    }
+}
+
+fn crash(rules: &Rules, world: &mut World, at: usize, leaves_write: bool) -> Result<(), Breach> {
+    let result = rules.judge_crash(world, at);
+    if leaves_write {
+        let write = Rules::write(world, at);
+        world.late_writes.extend(write);
+    }
+    leave_call(rules, world, at);
+    let holder = u8::try_from(at).expect("two instances");
+    let on_secret = world.secret.as_mut().and_then(|secret| secret.claim.as_mut());
+    let late = world.late_writes.iter_mut().filter_map(|write| match write {
+        Write::Claim(claim) | Write::Settle(Some(claim)) => Some(claim),
+        _ => None,
+    });
+    on_secret.into_iter().chain(late).filter(|claim| claim.holder == holder).for_each(|claim| claim.this_life = false);
+    for excused in &mut world.excused {
+        if *excused == Excused::AllBut(holder) {
+            *excused = Excused::All;
+        }
+    }
+    let process = &mut world.processes[at];
+    process.run = Run::Dead;
+    process.leads = true;
+    process.transaction = None;
+    process.knows_from_transaction = false;
+    process.last_spent = None;
+    process.seen = Seen::No;
+    process.intended = None;
+    result
+}
+
+/// Somebody who is no operator takes the claim away, and with it what it says of its token.
+fn drop_claim(world: &mut World) {
+    let Some(claim) = world.secret.and_then(|secret| secret.claim) else { return };
+    let owner = world.processes.iter().position(|process| {
+        process.transaction.as_ref().is_some_and(|told| told.attempt == claim.id.attempt && told.from == claim.from)
+    });
+    let excused = match owner {
+        Some(owner) => Excused::AllBut(u8::try_from(owner).expect("two instances")),
+        None => Excused::All,
+    };
+    world.excused[usize::from(claim.from)] = excused;
+    world.set_claim(None);
+}
+
+/// A pair is put into the Secret by an outsider: a token whose outcome is unknown, with no claim
+/// about it there any more, can't be told from a fresh one.
+fn put(world: &mut World, pair: Option<Pair>) {
+    let Some(pair) = pair else { return };
+    let place = usize::from(pair.refresh);
+    let said = world.secret.and_then(|secret| secret.claim).is_some_and(|claim| claim.from == pair.refresh);
+    if world.marks[place] != Mark::Open || said {
+        return;
+    }
+    let owner = world
+        .processes
+        .iter()
+        .position(|process| process.transaction.as_ref().is_some_and(|told| told.from == pair.refresh));
+    world.excused[place] = match owner {
+        Some(owner) => Excused::AllBut(u8::try_from(owner).expect("two instances")),
+        None => Excused::All,
+    };
+}
+
+fn overwrite(world: &mut World, pair: Option<Pair>, keeps_annotations: bool) {
+    if !keeps_annotations {
+        drop_claim(world);
+    }
+    let Some(secret) = &mut world.secret else { return };
+    if secret.pair != pair {
+        secret.pair = pair;
+        secret.by_outsider = true;
+    }
+    if !keeps_annotations {
+        secret.refreshed_from = None::<From>;
+        secret.noted_pair = None;
+    }
+    world.bump();
+    put(world, pair);
+}
