@@ -26,8 +26,21 @@ pub struct Rules {
     pub rounds: u8,
     /// Does a process that died stay so? (The node is lost.)
     pub dead_stay_dead: bool,
+    /// Which known holes of the product are not held against it.
+    pub forgiven: &'static [Hole],
     /// What is wrong on purpose.
     pub defect: Option<Defect>,
+}
+
+/// A hole of the product that this model has found, and that is not mended yet. Each has a test of its
+/// own that shows it; everything else is checked with them forgiven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hole {
+    /// A retry that follows an unknown outcome, and is given up before its call or ends with a definite
+    /// error that is no refusal, gives the claim back: that the earlier outcome is unknown is no more said.
+    UnknownNoMoreSaid,
+    /// A spent pair that somebody puts back while a later answer is to be stored counts as a person's.
+    RevertedTakenForPerson,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,15 +92,20 @@ const fn ends_with(state: &State) -> Option<Outcome> {
 }
 
 /// May the holder of this answer drop it, seeing what stands in the Secret now?
-fn is_superseded(world: &World, answer: Pair) -> bool {
+fn is_superseded(rules: &Rules, world: &World, answer: Pair) -> bool {
     let Some(present) = world.secret.and_then(|secret| secret.pair.map(|pair| (secret, pair))) else { return false };
     let (secret, pair) = present;
     let is_newer = pair.family() > answer.family() || (pair.family() == answer.family() && pair.access >= answer.access);
     // Dead tokens are no loss. Nor is a pair whose refresh token an outsider has just put back, and is good.
-    is_newer || !world.is_living(answer.refresh) || (secret.by_outsider && world.is_living(pair.refresh))
+    let forgiven = rules.forgives(Hole::RevertedTakenForPerson) && secret.by_outsider;
+    forgiven || is_newer || !world.is_living(answer.refresh) || (secret.by_outsider && world.is_living(pair.refresh))
 }
 
 impl Rules {
+    fn forgives(&self, hole: Hole) -> bool {
+        self.forgiven.contains(&hole)
+    }
+
     /// Tells the transaction what happened; goes through pauses, which other steps may well fill
     /// just as they fill any time between two steps, and takes the end in.
     pub fn feed(&self, world: &mut World, at: usize, event: Event, words: &mut Option<String>) -> Result<(), Breach> {
@@ -149,7 +167,7 @@ impl Rules {
         if !stands && outcome == Outcome::Refreshed {
             return breach(Invariant::AnswerForgotten, "it counts as stored and is not");
         }
-        if !stands && !is_superseded(world, answer) {
+        if !stands && !is_superseded(self, world, answer) {
             return breach(Invariant::AnswerForgotten, "dropped, and what stands in the Secret is no newer one");
         }
         self.settle_mark(world, told.from, answer);
@@ -200,7 +218,7 @@ impl Rules {
         if claim.from != refresh && standing != alive {
             return None;
         }
-        Some(ClaimFacts { standing, presented: 1, at: 0, marked_unknown: claim.marked_unknown })
+        Some(ClaimFacts { standing, presented: 1 + u32::from(claim.again), at: 0, marked_unknown: claim.marked_unknown })
     }
 
     /// `Claims::remaining`: another's claim is respected from the first time it is seen.
@@ -311,6 +329,7 @@ impl Rules {
             from: pair.refresh,
             from_pair: pair,
             unknown_before: claim.is_some_and(|claim| claim.standing == ClaimStanding::Unknown),
+            again: claim.is_some_and(|claim| claim.standing == ClaimStanding::Unknown || claim.presented > 1),
             aged: false,
             granted: None,
             is_journaled: false,
@@ -338,6 +357,7 @@ impl Rules {
             from: kept.entry.from,
             from_pair: kept.entry.from_pair,
             unknown_before: false,
+            again: false,
             aged: true,
             granted: Some(answer),
             is_journaled: true,
@@ -375,13 +395,14 @@ impl Rules {
     }
 
     /// What the process asks the API server to write.
-    pub fn write(world: &mut World, at: usize) -> Option<Write> {
+    pub fn write(&self, world: &mut World, at: usize) -> Option<Write> {
         let told = world.processes[at].transaction.as_mut()?;
         let claim = |told: &Transaction, marked_unknown| Claim {
             id: told.claim_id(),
             holder: u8::try_from(at).expect("two instances"),
             this_life: true,
             from: told.from,
+            again: told.again,
             marked_unknown,
         };
         Some(match told.command.clone() {
@@ -394,7 +415,14 @@ impl Rules {
                 Write::Persist { pair: told.granted?, from: told.from, from_pair: told.from_pair, remove_claim }
             }
             Command::Release { how: Release::MarkUnknown, .. } => Write::Settle(Some(claim(told, true))),
-            Command::Release { .. } => Write::Settle(None),
+            Command::Release { .. } => {
+                let place = usize::from(told.from);
+                let says_no_more = told.unknown_before || told.again;
+                if says_no_more && self.forgives(Hole::UnknownNoMoreSaid) && world.excused[place] == Excused::Nobody {
+                    world.excused[place] = Excused::ForNotSaying;
+                }
+                Write::Settle(None)
+            }
             _ => return None,
         })
     }
@@ -441,10 +469,10 @@ impl Rules {
                 .is_some_and(|other| other.from == from && other.wire == Wire::Sent && !other.aged)
         };
         let Some(told) = &world.processes[at].transaction else { return Ok(()) };
-        let (from, said) = (told.from, told.unknown_before);
+        let (from, said) = (told.from, told.unknown_before || told.again);
         let place = usize::from(from);
         let excused = match world.excused[place] {
-            Excused::Nobody => false,
+            Excused::Nobody | Excused::ForNotSaying => false,
             Excused::AllBut(one) => usize::from(one) != at,
             Excused::All => true,
         };
@@ -463,13 +491,19 @@ impl Rules {
         }
         match mark {
             Mark::Fresh | Mark::Refused => Ok(()),
-            Mark::Open if said => Ok(()),
+            Mark::Open if said || world.excused[place] == Excused::ForNotSaying => Ok(()),
             Mark::Open => {
                 breach(Invariant::SpentTwice, "it was presented before with an unknown outcome, and the claim did not say so")
             }
             // Nobody can know a spent token that an outsider put there without a trace of its use.
             Mark::Spent => {
                 let process = &world.processes[at];
+                let claims = world.secret.and_then(|secret| secret.claim).map(|claim| claim.id);
+                let own = process.transaction.as_ref().map(Transaction::claim_id);
+                // Its answer was late, and was stored while the claim for trying once more stood already.
+                if said && claims == own {
+                    return Ok(());
+                }
                 let by_outsider = world.secret.is_some_and(|secret| secret.by_outsider);
                 let traces = [
                     world.secret.and_then(|secret| secret.refreshed_from) == Some(From::Token(from)),
@@ -521,7 +555,7 @@ impl Rules {
         let Some(answer) = told.granted.filter(|_| holds_answer(&told.state) && told.is_journaled) else { return Ok(()) };
         let stands = world.secret.is_some_and(|secret| secret.pair == Some(answer));
         let in_journal = process.journal.entry.is_some_and(|entry| entry.answer == Some(answer));
-        if in_journal || stands || is_superseded(world, answer) {
+        if in_journal || stands || is_superseded(self, world, answer) {
             return Ok(());
         }
         breach(Invariant::AnswerForgotten, "it was in the journal, and is not there when the process dies")

@@ -8,10 +8,10 @@ mod moves;
 mod world;
 
 use checker::{Explored, Violation, check};
-use driver::{Rules, TikTok};
+use driver::{Hole, Rules, TikTok};
 use world::{Left, World};
 
-const RULES: Rules = Rules { tiktok: TikTok::Rotates, journal: true, rounds: 1, dead_stay_dead: false, defect: None };
+const RULES: Rules = Rules { tiktok: TikTok::Rotates, journal: true, rounds: 1, dead_stay_dead: false, forgiven: &[Hole::UnknownNoMoreSaid, Hole::RevertedTakenForPerson], defect: None };
 
 fn run(name: &str, rules: &Rules, instances: usize, left: Left) -> Result<Explored, Box<Violation>> {
     let began = std::time::Instant::now();
@@ -25,11 +25,31 @@ fn run(name: &str, rules: &Rules, instances: usize, left: Left) -> Result<Explor
 
 #[test]
 fn explore() {
-    for tiktok in [TikTok::Rotates, TikTok::Keeps, TikTok::Kills] {
-        let rules = Rules { tiktok, ..RULES };
-        let _ = run("nothing", &rules, 1, Left::default());
-        let _ = run("two, nothing", &rules, 2, Left::default());
-        let _ = run("one api2", &rules, 1, Left { api: 2, ..Left::default() });
-        let _ = run("one api1 tiktok1 crash1", &rules, 1, Left { api: 1, tiktok: 1, crash: 1, ..Left::default() });
-    }
+    let n = Left::default();
+    let one = |name: &str, instances, rules: Rules, left| {
+        for tiktok in [TikTok::Rotates, TikTok::Keeps, TikTok::Kills] {
+            if run(name, &Rules { tiktok, ..rules }, instances, left).is_err() {
+                break;
+            }
+        }
+    };
+    one("1 faults", 1, RULES, Left { api: 1, tiktok: 1, crash: 1, ..n });
+    one("1 faults", 1, RULES, Left { tiktok: 1, step_down: 1, slow: 1, crash: 1, ..n });
+    one("1 tiktok1 journal", 1, RULES, Left { tiktok: 2, journal: 1, crash: 1, ..n });
+    one("1 tiktok1 person", 1, RULES, Left { tiktok: 1, person: 2, api: 1, ..n });
+    one("1 gitops r2", 1, Rules { rounds: 2, ..RULES }, Left { gitops: 1, api: 1, ..n });
+    one("1 gitops r2", 1, Rules { rounds: 2, ..RULES }, Left { gitops: 2, crash: 1, kept_expires: 1, ..n });
+    one("1 delete", 1, RULES, Left { delete: 1, api: 1, crash: 1, ..n });
+    one("1 delete r2", 1, Rules { rounds: 2, ..RULES }, Left { delete: 1, api: 1, gitops: 1, person: 1, ..n });
+    one("1 nojournal", 1, Rules { journal: false, ..RULES }, Left { crash: 1, api: 2, tiktok: 1, ..n });
+    one("2 pause", 2, RULES, Left { pause: 1, ..n });
+    one("2 pause api", 2, RULES, Left { pause: 1, api: 1, ..n });
+    one("2 crash api", 2, RULES, Left { crash: 1, api: 1, ..n });
+    one("2 crash api nj", 2, Rules { journal: false, ..RULES }, Left { crash: 1, api: 1, ..n });
+    one("2 crash dead", 2, Rules { dead_stay_dead: true, ..RULES }, Left { crash: 1, api: 1, tiktok: 1, ..n });
+    one("2 gitops r2", 2, Rules { rounds: 2, ..RULES }, Left { gitops: 1, ..n });
+    one("2 person", 2, RULES, Left { person: 2, ..n });
+    one("2 person pause", 2, RULES, Left { person: 1, pause: 1, ..n });
+    one("2 slow", 2, RULES, Left { slow: 2, tiktok: 1, ..n });
+    one("2 delete", 2, RULES, Left { delete: 1, crash: 1, ..n });
 }

@@ -230,7 +230,7 @@ impl<'a> Moves<'a> {
         let is_there = self.world.secret.is_some();
         if is_there && fits {
             self.add(None, || format!("{name} writes its {what}"), |rules, world, words| {
-                let write = Rules::write(world, at);
+                let write = rules.write(world, at);
                 let attempt = attempt(world, at);
                 let view = match write {
                     None => rules.view(world, at, attempt),
@@ -249,7 +249,7 @@ impl<'a> Moves<'a> {
         } else {
             let failure = if is_there { ApiFailure::Conflict } else { ApiFailure::NotFound };
             self.add(None, || format!("{name} writes its {what} and fails: {failure:?}"), |rules, world, words| {
-                Rules::write(world, at);
+                rules.write(world, at);
                 rules.feed(world, at, Event::ApiFailed(failure), words)
             });
         }
@@ -261,7 +261,7 @@ impl<'a> Moves<'a> {
         let failure = if claims { ApiFailure::Busy } else { ApiFailure::Forbidden };
         let words = || format!("{name} writes its {what} and is turned away: {failure:?}");
         self.add(Some(|left| &mut left.api), words, |rules, world, words| {
-            Rules::write(world, at);
+            rules.write(world, at);
             if rules.defect == Some(Defect::ForgottenBeforePersist) && !claims {
                 world.processes[at].journal.entry = None;
             }
@@ -270,7 +270,7 @@ impl<'a> Moves<'a> {
         if is_there && fits {
             let words = || format!("{name} writes its {what}, which is applied, and the reply is lost");
             self.add(Some(|left| &mut left.api), words, |rules, world, words| {
-                if let Some(write) = Rules::write(world, at) {
+                if let Some(write) = rules.write(world, at) {
                     rules.apply(world, write)?;
                 }
                 rules.feed(world, at, Event::ApiFailed(ApiFailure::Lost), words)
@@ -278,7 +278,7 @@ impl<'a> Moves<'a> {
         }
         let words = || format!("{name} writes its {what} and gets no reply; the request may still arrive");
         self.add(Some(|left| &mut left.api), words, |rules, world, words| {
-            let write = Rules::write(world, at);
+            let write = rules.write(world, at);
             world.late_writes.extend(write.filter(|_| is_there && fits));
             rules.feed(world, at, Event::ApiFailed(ApiFailure::Lost), words)
         });
@@ -530,7 +530,7 @@ fn note(rules: &Rules, world: &mut World, at: usize, answer: Option<Pair>) {
 fn crash(rules: &Rules, world: &mut World, at: usize, leaves_write: bool) -> Result<(), Breach> {
     let result = rules.judge_crash(world, at);
     if leaves_write {
-        let write = Rules::write(world, at);
+        let write = rules.write(world, at);
         world.late_writes.extend(write);
     }
     leave_call(rules, world, at);
@@ -563,11 +563,7 @@ fn drop_claim(world: &mut World) {
     let owner = world.processes.iter().position(|process| {
         process.transaction.as_ref().is_some_and(|told| told.attempt == claim.id.attempt && told.from == claim.from)
     });
-    let excused = match owner {
-        Some(owner) => Excused::AllBut(u8::try_from(owner).expect("two instances")),
-        None => Excused::All,
-    };
-    world.excused[usize::from(claim.from)] = excused;
+    world.excused[usize::from(claim.from)] = excused(world, owner.filter(|_| !claim.marked_unknown));
     world.set_claim(None);
 }
 
@@ -584,10 +580,15 @@ fn put(world: &mut World, pair: Option<Pair>) {
         .processes
         .iter()
         .position(|process| process.transaction.as_ref().is_some_and(|told| told.from == pair.refresh));
-    world.excused[place] = match owner {
-        Some(owner) => Excused::AllBut(u8::try_from(owner).expect("two instances")),
-        None => Excused::All,
-    };
+    world.excused[place] = excused(world, owner);
+}
+
+/// One process alone needs no claim to know what it does itself.
+fn excused(world: &World, owner: Option<usize>) -> Excused {
+    match owner {
+        Some(owner) if world.processes.len() == 1 => Excused::AllBut(u8::try_from(owner).expect("two instances")),
+        _ => Excused::All,
+    }
 }
 
 fn overwrite(world: &mut World, pair: Option<Pair>, keeps_annotations: bool) {

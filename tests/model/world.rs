@@ -87,6 +87,8 @@ pub struct Claim {
     /// Is the process that made it still the one that runs there?
     pub this_life: bool,
     pub from: u8,
+    /// Does `presented` say that this token was presented before?
+    pub again: bool,
     pub marked_unknown: bool,
 }
 
@@ -172,6 +174,8 @@ pub struct Transaction {
     pub from: u8,
     pub from_pair: Pair,
     pub unknown_before: bool,
+    /// Will its claim say by `presented` that the token was presented before?
+    pub again: bool,
     /// Is its present claim older than a claim lives?
     pub aged: bool,
     pub granted: Option<Pair>,
@@ -250,6 +254,8 @@ pub enum Excused {
     Nobody,
     /// All but the process of this instance, whose transaction is under way.
     AllBut(u8),
+    /// A known hole of the product: see `Hole::UnknownNoMoreSaid`.
+    ForNotSaying,
     All,
 }
 
