@@ -2,7 +2,7 @@
 //! ones to those from which they can be reached without a fault.
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::driver::{Breach, Invariant, Rules};
@@ -14,6 +14,12 @@ use super::world::World;
 pub struct Violation {
     pub breach: Breach,
     pub trace: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}\n{}", self.breach.invariant, self.breach.how, self.trace)
+    }
 }
 
 /// How much was looked at.

@@ -9,7 +9,7 @@ use tiktok_shop_operator::transaction::{
 
 use super::defects::Defect;
 use super::world::{
-    Claim, Excused, From, Kept, Mark, Pair, Run, Seen, Transaction, Wire, Work, World, Write, token_digest, version,
+    Claim, Excused, From, GRANTS, Kept, Mark, Pair, ROTATIONS, Run, Seen, Transaction, Wire, Work, World, Write, token_digest, version,
 };
 
 /// The instant at which everything is decided. All pauses are over then: time passes as it pleases.
@@ -41,6 +41,15 @@ pub enum Hole {
     UnknownNoMoreSaid,
     /// A spent pair that somebody puts back while a later answer is to be stored counts as a person's.
     RevertedTakenForPerson,
+    /// What a transaction saw last is decided upon without what a read looks for: that the token is known
+    /// to be spent, or that the pair it was spent for is kept in the journal.
+    NotReadAgain,
+    /// A pair from the journal is stored, over a spent one that somebody put back, although its own refresh
+    /// token has been presented meanwhile.
+    SpentPairWrittenBack,
+    /// A spent pair older than the one before the newest, or put back without the annotations, is not
+    /// known to be spent once the process has forgotten it: it counts as a person's new pair.
+    OldPairNotKnown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,13 +101,22 @@ const fn ends_with(state: &State) -> Option<Outcome> {
 }
 
 /// May the holder of this answer drop it, seeing what stands in the Secret now?
-fn is_superseded(rules: &Rules, world: &World, answer: Pair) -> bool {
+fn is_superseded(rules: &Rules, world: &World, at: usize, from: u8, answer: Pair) -> bool {
     let Some(present) = world.secret.and_then(|secret| secret.pair.map(|pair| (secret, pair))) else { return false };
     let (secret, pair) = present;
-    let is_newer = pair.family() > answer.family() || (pair.family() == answer.family() && pair.access >= answer.access);
+    // Of two living authorizations, the one that an outsider put there holds.
+    let is_anothers = pair.family() != answer.family() && world.is_living(pair.refresh);
+    let is_newer = pair.family() > answer.family() || is_anothers || (pair.family() == answer.family() && pair.access >= answer.access);
     // Dead tokens are no loss. Nor is a pair whose refresh token an outsider has just put back, and is good.
-    let forgiven = rules.forgives(Hole::RevertedTakenForPerson) && secret.by_outsider;
-    forgiven || is_newer || !world.is_living(answer.refresh) || (secret.by_outsider && world.is_living(pair.refresh))
+    let reverted = secret.by_outsider && pair.refresh != from;
+    let forgiven = reverted && rules.forgives(Hole::RevertedTakenForPerson);
+    // With its claim taken away by an outsider, nobody can tell which of two calls was the later one.
+    let excused = world.excused[usize::from(answer.refresh)] != Excused::Nobody && world.is_living(pair.refresh);
+    // Another has claimed the token meanwhile, and its call is a later one. Where the token stays good, nothing is lost.
+    let is_overtaken = rules.tiktok == TikTok::Keeps
+        && world.is_living(pair.refresh)
+        && secret.claim.is_some_and(|claim| claim.from == pair.refresh && world.owner(claim.id) != Some(at));
+    forgiven || excused || is_overtaken || is_newer || !world.is_living(answer.refresh) || (secret.by_outsider && world.is_living(pair.refresh))
 }
 
 impl Rules {
@@ -125,7 +143,7 @@ impl Rules {
             }
             if let Some(outcome) = ends_with(&told.state) {
                 if before && result.is_ok() {
-                    result = self.judge_end_of_answer(world, &told, outcome);
+                    result = self.judge_end_of_answer(world, at, &told, outcome);
                 }
                 let dead = outcome == Outcome::CallFailed(CallFailure::Rejected);
                 let stands = world.secret.is_none_or(|secret| secret.pair.is_some_and(|pair| pair.refresh == told.from));
@@ -161,13 +179,19 @@ impl Rules {
     }
 
     /// An answer is no more held: is it stored, or did it have to give way?
-    fn judge_end_of_answer(&self, world: &mut World, told: &Transaction, outcome: Outcome) -> Result<(), Breach> {
+    fn judge_end_of_answer(
+        &self,
+        world: &mut World,
+        at: usize,
+        told: &Transaction,
+        outcome: Outcome,
+    ) -> Result<(), Breach> {
         let Some(answer) = told.granted else { return Ok(()) };
         let stands = world.secret.is_some_and(|secret| secret.pair == Some(answer));
         if !stands && outcome == Outcome::Refreshed {
             return breach(Invariant::AnswerForgotten, "it counts as stored and is not");
         }
-        if !stands && !is_superseded(self, world, answer) {
+        if !stands && !is_superseded(self, world, at, told.from, answer) {
             return breach(Invariant::AnswerForgotten, "dropped, and what stands in the Secret is no newer one");
         }
         self.settle_mark(world, told.from, answer);
@@ -278,7 +302,9 @@ impl Rules {
         let mut known_spent =
             secret.noted_pair != Some(pair) && secret.refreshed_from == Some(From::Token(pair.refresh));
         // A claim that may be over by now is looked at anew.
-        let reads = !process.knows_from_transaction || secret.claim.is_some_and(|claim| !claim.marked_unknown);
+        let reads = !process.knows_from_transaction
+            || secret.claim.is_some_and(|claim| !claim.marked_unknown)
+            || self.forgives(Hole::NotReadAgain);
         if reads {
             known_spent |= process.last_spent == Some(pair.refresh);
             let reverted = process
@@ -334,6 +360,7 @@ impl Rules {
             granted: None,
             is_journaled: false,
             wire: Wire::Quiet,
+            call: 0,
             mark_before: Mark::Fresh,
             state,
             command,
@@ -362,6 +389,7 @@ impl Rules {
             granted: Some(answer),
             is_journaled: true,
             wire: Wire::Quiet,
+            call: 0,
             mark_before: Mark::Fresh,
             state,
             command,
@@ -409,17 +437,27 @@ impl Rules {
             Command::Claim { .. } => {
                 told.nth_claim += 1;
                 told.aged = false;
+                told.mark_before = world.marks[usize::from(told.from)];
                 Write::Claim(claim(told, false))
             }
             Command::Persist { remove_claim, .. } => {
+                let place = usize::from(told.granted?.refresh);
+                let spent = told.work != Work::Refresh && world.marks[place] != Mark::Fresh;
+                if spent && self.forgives(Hole::SpentPairWrittenBack) {
+                    world.excused[place] = Excused::All;
+                }
                 Write::Persist { pair: told.granted?, from: told.from, from_pair: told.from_pair, remove_claim }
             }
             Command::Release { how: Release::MarkUnknown, .. } => Write::Settle(Some(claim(told, true))),
             Command::Release { .. } => {
                 let place = usize::from(told.from);
                 let says_no_more = told.unknown_before || told.again;
-                if says_no_more && self.forgives(Hole::UnknownNoMoreSaid) && world.excused[place] == Excused::Nobody {
-                    world.excused[place] = Excused::ForNotSaying;
+                if says_no_more && self.forgives(Hole::UnknownNoMoreSaid) {
+                    world.excused[place] = match world.excused[place] {
+                        Excused::Nobody => Excused::ForNotSaying,
+                        Excused::AllBut(_) => Excused::All,
+                        excused => excused,
+                    };
                 }
                 Write::Settle(None)
             }
@@ -477,10 +515,15 @@ impl Rules {
             Excused::All => true,
         };
         let another = world.processes.iter().enumerate().any(|(place, other)| place != at && in_flight(other, from));
-        let mark = world.marks[place];
+        let (mark, mark_at_claim) = (world.marks[place], told.mark_before);
         if let Some(told) = &mut world.processes[at].transaction {
             told.wire = Wire::Sent;
             told.mark_before = mark;
+            if self.tiktok == TikTok::Keeps {
+                let family = &mut world.tiktok[usize::from(from / ROTATIONS)];
+                family.grants += 1;
+                told.call = family.grants;
+            }
         }
         world.marks[place] = Mark::Open;
         if excused {
@@ -495,13 +538,13 @@ impl Rules {
             Mark::Open => {
                 breach(Invariant::SpentTwice, "it was presented before with an unknown outcome, and the claim did not say so")
             }
-            // Nobody can know a spent token that an outsider put there without a trace of its use.
             Mark::Spent => {
                 let process = &world.processes[at];
                 let claims = world.secret.and_then(|secret| secret.claim).map(|claim| claim.id);
                 let own = process.transaction.as_ref().map(Transaction::claim_id);
                 // Its answer was late, and was stored while the claim for trying once more stood already.
-                if said && claims == own {
+                let was_open = mark_at_claim == Mark::Open && (said || world.excused[place] == Excused::ForNotSaying);
+                if claims == own && (was_open || mark_at_claim == Mark::Refused) {
                     return Ok(());
                 }
                 let by_outsider = world.secret.is_some_and(|secret| secret.by_outsider);
@@ -510,33 +553,36 @@ impl Rules {
                     process.last_spent == Some(from),
                     process.journal.kept.is_some_and(|kept| kept.entry.from == from),
                 ];
-                if by_outsider && !traces.contains(&true) {
+                if self.forgives(Hole::OldPairNotKnown) && by_outsider && !traces.contains(&true) {
                     return Ok(());
                 }
-                breach(Invariant::SpentTwice, "it was spent, its answer was stored, and there are traces that say so")
+                let how = if traces.contains(&true) {
+                    "it was spent, its answer was stored, and there are traces that say so"
+                } else {
+                    "it was spent and its answer was stored"
+                };
+                breach(Invariant::SpentTwice, how)
             }
         }
     }
 
     /// TikTok deals with a call: the new pair, or `None` for a refusal.
-    pub fn grant(&self, world: &mut World, token: u8) -> Option<Pair> {
+    pub fn grant(&self, world: &mut World, token: u8, call: u8) -> Option<Pair> {
         let living = world.is_living(token);
-        let number = token / super::world::ROTATIONS;
+        let number = token / ROTATIONS;
         let family = &mut world.tiktok[usize::from(number)];
         if !living {
             // One that never was spent is not refused for that, but its family is dead then anyway.
             family.killed |= self.tiktok == TikTok::Kills;
             return None;
         }
-        family.grants += 1;
         if self.tiktok != TikTok::Keeps {
+            family.grants += 1;
             family.current += 1;
         }
-        assert!(family.current < super::world::ROTATIONS && family.grants < super::world::GRANTS, "more numbers needed");
-        Some(Pair {
-            refresh: number * super::world::ROTATIONS + family.current,
-            access: number * super::world::GRANTS + family.grants,
-        })
+        assert!(family.current < ROTATIONS && family.grants < GRANTS, "more numbers needed");
+        let nth = if self.tiktok == TikTok::Keeps { call } else { family.grants };
+        Some(Pair { refresh: number * ROTATIONS + family.current, access: number * GRANTS + nth })
     }
 
     /// The answer reaches the process.
@@ -555,7 +601,7 @@ impl Rules {
         let Some(answer) = told.granted.filter(|_| holds_answer(&told.state) && told.is_journaled) else { return Ok(()) };
         let stands = world.secret.is_some_and(|secret| secret.pair == Some(answer));
         let in_journal = process.journal.entry.is_some_and(|entry| entry.answer == Some(answer));
-        if in_journal || stands || is_superseded(self, world, answer) {
+        if in_journal || stands || is_superseded(self, world, at, told.from, answer) {
             return Ok(());
         }
         breach(Invariant::AnswerForgotten, "it was in the journal, and is not there when the process dies")

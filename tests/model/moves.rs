@@ -1,6 +1,6 @@
 //! Everything that may happen next, by whom.
 
-use tiktok_shop_operator::transaction::{ApiFailure, CallFailure, Command, Event};
+use tiktok_shop_operator::transaction::{ApiFailure, CallFailure, Command, Event, Release, State};
 
 use super::defects::Defect;
 use super::driver::{Breach, Rules, TikTok};
@@ -83,10 +83,7 @@ impl<'a> Moves<'a> {
                 });
                 if process.transaction.as_ref().is_some_and(|told| told.wire == Wire::Sent) {
                     self.add(None, || format!("TikTok deals with the call of {name}, which is paused"), |rules, world, _| {
-                        let Some(token) = world.processes[at].transaction.as_ref().map(|told| told.from) else {
-                            return Ok(());
-                        };
-                        let granted = rules.grant(world, token);
+                        let granted = deal_with(rules, world, at);
                         if let Some(told) = &mut world.processes[at].transaction {
                             told.wire = granted.map_or(Wire::Refused, Wire::Granted);
                         }
@@ -307,10 +304,7 @@ impl<'a> Moves<'a> {
             }
             Wire::Sent => {
                 self.add(None, || format!("TikTok answers {name}"), |rules, world, words| {
-                    let Some(token) = world.processes[at].transaction.as_ref().map(|told| told.from) else {
-                        return Ok(());
-                    };
-                    let granted = rules.grant(world, token);
+                    let granted = deal_with(rules, world, at);
                     answer(rules, world, at, granted, words)
                 });
                 let cost: Option<Faults> = if told.aged { None } else { Some(|left| &mut left.tiktok) };
@@ -408,7 +402,7 @@ impl<'a> Moves<'a> {
             let token = self.world.late_calls[place];
             self.add(None, || format!("TikTok gets a late call with refresh token {token}"), |rules, world, _| {
                 let token = world.late_calls.remove(place);
-                rules.grant(world, token);
+                rules.grant(world, token, 0);
                 Ok(())
             });
             self.add(None, || format!("a late call with refresh token {token} is lost"), |_, world, _| {
@@ -476,6 +470,12 @@ impl<'a> Moves<'a> {
 
 fn attempt(world: &World, at: usize) -> u8 {
     world.processes[at].transaction.as_ref().map_or(0, |told| told.attempt)
+}
+
+/// TikTok deals with the call of a process.
+fn deal_with(rules: &Rules, world: &mut World, at: usize) -> Option<Pair> {
+    let (token, call) = world.processes[at].transaction.as_ref().map(|told| (told.from, told.call))?;
+    rules.grant(world, token, call)
 }
 
 fn quiet(world: &mut World, at: usize) {
@@ -560,10 +560,10 @@ fn crash(rules: &Rules, world: &mut World, at: usize, leaves_write: bool) -> Res
 /// Somebody who is no operator takes the claim away, and with it what it says of its token.
 fn drop_claim(world: &mut World) {
     let Some(claim) = world.secret.and_then(|secret| secret.claim) else { return };
-    let owner = world.processes.iter().position(|process| {
-        process.transaction.as_ref().is_some_and(|told| told.attempt == claim.id.attempt && told.from == claim.from)
-    });
-    world.excused[usize::from(claim.from)] = excused(world, owner.filter(|_| !claim.marked_unknown));
+    let place = usize::from(claim.from);
+    if world.excused[place] != Excused::All {
+        world.excused[place] = excused(world, claim.from);
+    }
     world.set_claim(None);
 }
 
@@ -573,22 +573,23 @@ fn put(world: &mut World, pair: Option<Pair>) {
     let Some(pair) = pair else { return };
     let place = usize::from(pair.refresh);
     let said = world.secret.and_then(|secret| secret.claim).is_some_and(|claim| claim.from == pair.refresh);
-    if world.marks[place] != Mark::Open || said {
-        return;
+    if world.marks[place] == Mark::Open && !said && world.excused[place] == Excused::Nobody {
+        world.excused[place] = excused(world, pair.refresh);
     }
-    let owner = world
-        .processes
-        .iter()
-        .position(|process| process.transaction.as_ref().is_some_and(|told| told.from == pair.refresh));
-    world.excused[place] = excused(world, owner);
 }
 
-/// One process alone needs no claim to know what it does itself.
-fn excused(world: &World, owner: Option<usize>) -> Excused {
-    match owner {
-        Some(owner) if world.processes.len() == 1 => Excused::AllBut(u8::try_from(owner).expect("two instances")),
-        _ => Excused::All,
-    }
+/// One process alone needs no claim to know what it does itself at that moment.
+fn excused(world: &World, token: u8) -> Excused {
+    let [process] = &world.processes[..] else { return Excused::All };
+    let is_at_it = process.transaction.as_ref().is_some_and(|told| {
+        let marks = matches!(
+            told.state,
+            State::Releasing { how: Release::MarkUnknown, .. }
+                | State::RereadingToRelease { how: Release::MarkUnknown, .. }
+        );
+        told.from == token && (marks || told.wire != Wire::Quiet)
+    });
+    if is_at_it { Excused::AllBut(0) } else { Excused::All }
 }
 
 fn overwrite(world: &mut World, pair: Option<Pair>, keeps_annotations: bool) {

@@ -181,7 +181,9 @@ pub struct Transaction {
     pub granted: Option<Pair>,
     pub is_journaled: bool,
     pub wire: Wire,
-    /// For the witness: what was known of the token before this call.
+    /// Where TikTok does not rotate: which of the calls with this token it is. The later call wins.
+    pub call: u8,
+    /// For the witness: what was known of the token before this claim, and then before this call.
     pub mark_before: Mark,
     pub state: State,
     pub command: Command,

@@ -1,0 +1,199 @@
+//! What is checked: each scenario with everything that can happen within its bounds.
+
+use super::driver::{Hole, Rules, TikTok};
+use super::world::Left;
+
+/// One bounded world.
+pub struct Scenario {
+    pub name: &'static str,
+    pub rules: Rules,
+    pub instances: usize,
+    pub left: Left,
+    /// Fewer states than this, and the model does not do what it says. Where TikTok does not rotate
+    /// there are about half as many as where it does.
+    pub at_least: usize,
+}
+
+pub const ALL: [TikTok; 3] = [TikTok::Rotates, TikTok::Keeps, TikTok::Kills];
+
+/// All known holes are forgiven: each has a test of its own.
+pub const RULES: Rules = Rules {
+    tiktok: TikTok::Rotates,
+    journal: true,
+    rounds: 1,
+    dead_stay_dead: false,
+    forgiven: &[
+        Hole::UnknownNoMoreSaid,
+        Hole::RevertedTakenForPerson,
+        Hole::NotReadAgain,
+        Hole::SpentPairWrittenBack,
+        Hole::OldPairNotKnown,
+    ],
+    defect: None,
+};
+const TWO_ROUNDS: Rules = Rules { rounds: 2, ..RULES };
+const NO_JOURNAL: Rules = Rules { journal: false, ..RULES };
+const LOST_NODE: Rules = Rules { dead_stay_dead: true, ..RULES };
+
+pub const NOTHING: Left = Left {
+    api: 0,
+    tiktok: 0,
+    crash: 0,
+    pause: 0,
+    slow: 0,
+    step_down: 0,
+    journal: 0,
+    person: 0,
+    gitops: 0,
+    delete: 0,
+    kept_expires: 0,
+};
+
+/// One instance, and everything that fails.
+pub const ALONE: &[Scenario] = &[
+    Scenario {
+        name: "one instance, two API faults, one of TikTok, one crash",
+        rules: RULES,
+        instances: 1,
+        left: Left { api: 2, tiktok: 1, crash: 1, ..NOTHING },
+        at_least: 8_000,
+    },
+    Scenario {
+        name: "one instance, two calls that fail, a crash, a journal that fails",
+        rules: RULES,
+        instances: 1,
+        left: Left { tiktok: 2, crash: 1, journal: 1, ..NOTHING },
+        at_least: 4_000,
+    },
+    Scenario {
+        name: "one instance over two rounds, one fault of each, two crashes",
+        rules: TWO_ROUNDS,
+        instances: 1,
+        left: Left { api: 1, tiktok: 1, crash: 2, ..NOTHING },
+        at_least: 10_000,
+    },
+    Scenario {
+        name: "one instance told to stop, slow, killed, TikTok failing",
+        rules: RULES,
+        instances: 1,
+        left: Left { tiktok: 1, step_down: 1, slow: 1, crash: 1, ..NOTHING },
+        at_least: 4_000,
+    },
+    Scenario {
+        name: "one instance without a journal, two API faults, one of TikTok, one crash",
+        rules: NO_JOURNAL,
+        instances: 1,
+        left: Left { api: 2, tiktok: 1, crash: 1, ..NOTHING },
+        at_least: 6_000,
+    },
+];
+
+/// One instance, and others who write the Secret.
+pub const AMONG_OTHERS: &[Scenario] = &[
+    Scenario {
+        name: "one instance, two writes of a person, one fault of each, killed",
+        rules: RULES,
+        instances: 1,
+        left: Left { person: 2, api: 1, tiktok: 1, crash: 1, ..NOTHING },
+        at_least: 50_000,
+    },
+    Scenario {
+        name: "one instance over two rounds, the first pair put back twice, an API fault, killed",
+        rules: TWO_ROUNDS,
+        instances: 1,
+        left: Left { gitops: 2, api: 1, crash: 1, kept_expires: 1, ..NOTHING },
+        at_least: 20_000,
+    },
+    Scenario {
+        name: "one instance, the Secret deleted, an API fault, a crash, the first pair put back",
+        rules: RULES,
+        instances: 1,
+        left: Left { delete: 1, api: 1, crash: 1, gitops: 1, ..NOTHING },
+        at_least: 4_000,
+    },
+    Scenario {
+        name: "one instance, a person, a GitOps tool and a deletion over two rounds",
+        rules: TWO_ROUNDS,
+        instances: 1,
+        left: Left { delete: 1, gitops: 1, person: 1, ..NOTHING },
+        at_least: 10_000,
+    },
+];
+
+/// Two instances that both believe that they lead.
+pub const TWO_LEADERS: &[Scenario] = &[
+    Scenario {
+        name: "two leaders, one crash, one fault of each",
+        rules: RULES,
+        instances: 2,
+        left: Left { crash: 1, api: 1, tiktok: 1, ..NOTHING },
+        at_least: 60_000,
+    },
+    Scenario {
+        name: "two leaders, one paused, one API fault",
+        rules: RULES,
+        instances: 2,
+        left: Left { pause: 1, api: 1, ..NOTHING },
+        at_least: 10_000,
+    },
+    Scenario {
+        name: "two leaders, one paused, one killed",
+        rules: RULES,
+        instances: 2,
+        left: Left { pause: 1, crash: 1, ..NOTHING },
+        at_least: 20_000,
+    },
+    Scenario {
+        name: "two leaders over two rounds, one paused, one slow",
+        rules: TWO_ROUNDS,
+        instances: 2,
+        left: Left { pause: 1, slow: 1, ..NOTHING },
+        at_least: 30_000,
+    },
+    Scenario {
+        name: "two leaders, one lost with its node, one fault of each",
+        rules: LOST_NODE,
+        instances: 2,
+        left: Left { crash: 1, api: 1, tiktok: 1, ..NOTHING },
+        at_least: 15_000,
+    },
+    Scenario {
+        name: "two leaders without a journal, one killed, one paused",
+        rules: NO_JOURNAL,
+        instances: 2,
+        left: Left { crash: 1, pause: 1, ..NOTHING },
+        at_least: 10_000,
+    },
+];
+
+/// Two instances, and others who write the Secret.
+pub const TWO_LEADERS_AMONG_OTHERS: &[Scenario] = &[
+    Scenario {
+        name: "two leaders, one paused, a person",
+        rules: RULES,
+        instances: 2,
+        left: Left { person: 1, pause: 1, ..NOTHING },
+        at_least: 40_000,
+    },
+    Scenario {
+        name: "two leaders over two rounds, one killed, the first pair put back",
+        rules: TWO_ROUNDS,
+        instances: 2,
+        left: Left { gitops: 1, crash: 1, ..NOTHING },
+        at_least: 40_000,
+    },
+    Scenario {
+        name: "two leaders, one killed, the Secret deleted",
+        rules: RULES,
+        instances: 2,
+        left: Left { delete: 1, crash: 1, ..NOTHING },
+        at_least: 20_000,
+    },
+    Scenario {
+        name: "two leaders, a person and a GitOps tool",
+        rules: RULES,
+        instances: 2,
+        left: Left { person: 1, gitops: 1, ..NOTHING },
+        at_least: 10_000,
+    },
+];
