@@ -1,7 +1,7 @@
 //! Defects put in on purpose: can the checker fail?
 
 use tiktok_shop_operator::transaction::{
-    ApiFailure, Attempt, CallFailure, Command, Event, Outcome, Release, Standing, State, View, next,
+    ApiFailure, Attempt, CallFailure, Command, Event, Held, Outcome, Release, Standing, State, View, Waiting, next,
 };
 
 /// What is wrong on purpose: in the transitions, in what drives them, or in the API server.
@@ -31,6 +31,8 @@ pub enum Defect {
     ForgottenBeforePersist,
     /// The journal's answers are not stored at start.
     JournalNotReplayed,
+    /// A Secret that was created anew without tokens does not get the answer.
+    EmptySecretNotFilled,
     /// The Secret is not read once more when the token is refused.
     NoRereading,
 }
@@ -62,6 +64,9 @@ impl Defect {
                 let how = Release::GiveBack { handled: true };
                 let outcome = Outcome::CallFailed(CallFailure::Rejected);
                 (State::Releasing { how, outcome, tries: 0 }, Command::Release { at, how })
+            }
+            (Self::EmptySecretNotFilled, State::Comparing { answer, .. }, Event::Read(View { refresh: None, .. })) => {
+                (State::Holding { answer }, Command::Wait(Waiting::ToPersist(Held::NotFound)))
             }
             (Self::SiblingTakenForPerson, state @ State::Comparing { .. }, Event::Read(view)) => {
                 next(attempt, state, Event::Read(View { refreshed_from: None, ..view }))

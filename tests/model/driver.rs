@@ -101,21 +101,21 @@ const fn ends_with(state: &State) -> Option<Outcome> {
 }
 
 /// May the holder of this answer drop it, seeing what stands in the Secret now?
-fn is_superseded(rules: &Rules, world: &World, at: usize, from: u8, answer: Pair) -> bool {
+fn is_superseded(rules: &Rules, world: &World, told: &Transaction, answer: Pair) -> bool {
     let Some(present) = world.secret.and_then(|secret| secret.pair.map(|pair| (secret, pair))) else { return false };
     let (secret, pair) = present;
     // Of two living authorizations, the one that an outsider put there holds.
     let is_anothers = pair.family() != answer.family() && world.is_living(pair.refresh);
     let is_newer = pair.family() > answer.family() || is_anothers || (pair.family() == answer.family() && pair.access >= answer.access);
     // Dead tokens are no loss. Nor is a pair whose refresh token an outsider has just put back, and is good.
-    let reverted = secret.by_outsider && pair.refresh != from;
+    let reverted = secret.by_outsider && pair.refresh != told.from;
     let forgiven = reverted && rules.forgives(Hole::RevertedTakenForPerson);
     // With its claim taken away by an outsider, nobody can tell which of two calls was the later one.
     let excused = world.excused[usize::from(answer.refresh)] != Excused::Nobody && world.is_living(pair.refresh);
     // Another has claimed the token meanwhile, and its call is a later one. Where the token stays good, nothing is lost.
     let is_overtaken = rules.tiktok == TikTok::Keeps
         && world.is_living(pair.refresh)
-        && secret.claim.is_some_and(|claim| claim.from == pair.refresh && world.owner(claim.id) != Some(at));
+        && secret.claim.is_some_and(|claim| claim.from == pair.refresh && claim.id.attempt != told.attempt);
     forgiven || excused || is_overtaken || is_newer || !world.is_living(answer.refresh) || (secret.by_outsider && world.is_living(pair.refresh))
 }
 
@@ -131,7 +131,8 @@ impl Rules {
         let attempt = told.of_product();
         let mut event = event;
         let mut result = Ok(());
-        loop {
+        // A pause that leads to nothing but pauses is a standstill, and seen as one.
+        for _ in 0..4 {
             if let Some(words) = words {
                 *words += &format!("\n        {:?} ─ {event:?}", told.state);
             }
@@ -143,7 +144,7 @@ impl Rules {
             }
             if let Some(outcome) = ends_with(&told.state) {
                 if before && result.is_ok() {
-                    result = self.judge_end_of_answer(world, at, &told, outcome);
+                    result = self.judge_end_of_answer(world, &told, outcome);
                 }
                 let dead = outcome == Outcome::CallFailed(CallFailure::Rejected);
                 let stands = world.secret.is_none_or(|secret| secret.pair.is_some_and(|pair| pair.refresh == told.from));
@@ -179,19 +180,13 @@ impl Rules {
     }
 
     /// An answer is no more held: is it stored, or did it have to give way?
-    fn judge_end_of_answer(
-        &self,
-        world: &mut World,
-        at: usize,
-        told: &Transaction,
-        outcome: Outcome,
-    ) -> Result<(), Breach> {
+    fn judge_end_of_answer(&self, world: &mut World, told: &Transaction, outcome: Outcome) -> Result<(), Breach> {
         let Some(answer) = told.granted else { return Ok(()) };
         let stands = world.secret.is_some_and(|secret| secret.pair == Some(answer));
         if !stands && outcome == Outcome::Refreshed {
             return breach(Invariant::AnswerForgotten, "it counts as stored and is not");
         }
-        if !stands && !is_superseded(self, world, at, told.from, answer) {
+        if !stands && !is_superseded(self, world, told, answer) {
             return breach(Invariant::AnswerForgotten, "dropped, and what stands in the Secret is no newer one");
         }
         self.settle_mark(world, told.from, answer);
@@ -601,7 +596,7 @@ impl Rules {
         let Some(answer) = told.granted.filter(|_| holds_answer(&told.state) && told.is_journaled) else { return Ok(()) };
         let stands = world.secret.is_some_and(|secret| secret.pair == Some(answer));
         let in_journal = process.journal.entry.is_some_and(|entry| entry.answer == Some(answer));
-        if in_journal || stands || is_superseded(self, world, at, told.from, answer) {
+        if in_journal || stands || is_superseded(self, world, told, answer) {
             return Ok(());
         }
         breach(Invariant::AnswerForgotten, "it was in the journal, and is not there when the process dies")

@@ -11,7 +11,7 @@ use std::time::Instant;
 use checker::{Explored, Violation, check};
 use defects::Defect;
 use driver::{Hole, Invariant, Rules, TikTok};
-use scenarios::{ALL, ALONE, AMONG_OTHERS, NOTHING, RULES, Scenario, TWO_LEADERS, TWO_LEADERS_AMONG_OTHERS};
+use scenarios::{ALL, ALONE, AMONG_OTHERS, NOTHING, RULES, Scenario, TWO_LEADERS, TWO_LEADERS_AMONG_OTHERS, WIDE};
 use world::{Left, World};
 
 fn explore(rules: &Rules, instances: usize, left: Left) -> Result<Explored, Box<Violation>> {
@@ -56,10 +56,16 @@ fn two_leaders_keep_the_promises_whoever_else_writes_the_secret() {
 }
 
 #[test]
+#[ignore = "takes minutes: wider bounds than every run goes through"]
+fn wider_bounds_hold_too() {
+    hold(WIDE);
+}
+
+#[test]
 fn each_seeded_mutation_is_caught() {
     use Defect::{
         AnothersClaimIgnored, AnothersClaimNeverExpires, AutomaticRetry, ClaimWithoutPrecondition,
-        ConflictTakenForPerson, ForgottenBeforePersist, JournalNotReplayed, LostPersistTakenForStored,
+        ConflictTakenForPerson, EmptySecretNotFilled, ForgottenBeforePersist, JournalNotReplayed, LostPersistTakenForStored,
         MarkNotRepeated, NoRereading, PersonOverwritten, SiblingTakenForPerson, UnknownGivenBack,
     };
     let lost_node = Rules { dead_stay_dead: true, ..RULES };
@@ -76,7 +82,8 @@ fn each_seeded_mutation_is_caught() {
         (SiblingTakenForPerson, Invariant::AnswerForgotten, 2, keeps, Left { pause: 1, ..NOTHING }),
         (PersonOverwritten, Invariant::PersonOverwritten, 1, RULES, Left { person: 1, ..NOTHING }),
         (ForgottenBeforePersist, Invariant::AnswerForgotten, 1, RULES, Left { api: 1, crash: 1, ..NOTHING }),
-        (JournalNotReplayed, Invariant::DoesNotRecover, 1, RULES, Left { crash: 1, ..NOTHING }),
+        (JournalNotReplayed, Invariant::SpentTwice, 1, RULES, Left { crash: 1, ..NOTHING }),
+        (EmptySecretNotFilled, Invariant::DoesNotRecover, 1, RULES, Left { delete: 1, ..NOTHING }),
         (NoRereading, Invariant::LivingTokenDeclaredDead, 1, RULES, Left { tiktok: 1, person: 1, ..NOTHING }),
     ] {
         assert!(explore(&rules, instances, left).is_ok(), "without {defect:?} all is well");

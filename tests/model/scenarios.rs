@@ -91,11 +91,25 @@ pub const ALONE: &[Scenario] = &[
 /// One instance, and others who write the Secret.
 pub const AMONG_OTHERS: &[Scenario] = &[
     Scenario {
-        name: "one instance, two writes of a person, one fault of each, killed",
+        name: "one instance, a person, one fault of each, killed",
         rules: RULES,
         instances: 1,
-        left: Left { person: 2, api: 1, tiktok: 1, crash: 1, ..NOTHING },
-        at_least: 50_000,
+        left: Left { person: 1, api: 1, tiktok: 1, crash: 1, ..NOTHING },
+        at_least: 20_000,
+    },
+    Scenario {
+        name: "one instance, two writes of a person, two API faults",
+        rules: RULES,
+        instances: 1,
+        left: Left { person: 2, api: 2, ..NOTHING },
+        at_least: 3_000,
+    },
+    Scenario {
+        name: "one instance, two writes of a person, a call that fails, killed",
+        rules: RULES,
+        instances: 1,
+        left: Left { person: 2, tiktok: 1, crash: 1, ..NOTHING },
+        at_least: 20_000,
     },
     Scenario {
         name: "one instance over two rounds, the first pair put back twice, an API fault, killed",
@@ -195,5 +209,58 @@ pub const TWO_LEADERS_AMONG_OTHERS: &[Scenario] = &[
         instances: 2,
         left: Left { person: 1, gitops: 1, ..NOTHING },
         at_least: 10_000,
+    },
+];
+
+/// Wider bounds, for when minutes do not matter.
+pub const WIDE: &[Scenario] = &[
+    Scenario {
+        name: "one instance, two of each fault of API, TikTok and process",
+        rules: RULES,
+        instances: 1,
+        left: Left { api: 2, tiktok: 2, crash: 2, journal: 1, ..NOTHING },
+        at_least: 200_000,
+    },
+    Scenario {
+        name: "one instance over two rounds, a person, a GitOps tool, a deletion, an API fault, killed",
+        rules: TWO_ROUNDS,
+        instances: 1,
+        left: Left { person: 1, gitops: 1, delete: 1, api: 1, crash: 1, ..NOTHING },
+        at_least: 200_000,
+    },
+    Scenario {
+        name: "two leaders, one killed, one paused, a call that fails",
+        rules: RULES,
+        instances: 2,
+        left: Left { crash: 1, pause: 1, tiktok: 1, ..NOTHING },
+        at_least: 200_000,
+    },
+    Scenario {
+        name: "two leaders, one killed, a person, an API fault",
+        rules: RULES,
+        instances: 2,
+        left: Left { crash: 1, person: 1, api: 1, ..NOTHING },
+        at_least: 200_000,
+    },
+    Scenario {
+        name: "two leaders, one killed twice, a GitOps tool, a pause, without a journal",
+        rules: NO_JOURNAL,
+        instances: 2,
+        left: Left { crash: 2, gitops: 1, pause: 1, ..NOTHING },
+        at_least: 50_000,
+    },
+    Scenario {
+        name: "two leaders, a person, a GitOps tool, a pause",
+        rules: RULES,
+        instances: 2,
+        left: Left { person: 1, gitops: 1, pause: 1, ..NOTHING },
+        at_least: 50_000,
+    },
+    Scenario {
+        name: "two leaders told to stop, slow, killed, a journal that fails",
+        rules: RULES,
+        instances: 2,
+        left: Left { step_down: 1, slow: 1, crash: 1, journal: 1, ..NOTHING },
+        at_least: 50_000,
     },
 ];
