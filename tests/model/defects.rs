@@ -45,16 +45,12 @@ impl Defect {
             (Self::AutomaticRetry, state @ State::Calling { .. }, Event::CallFailed(CallFailure::Unknown)) => {
                 (state, Command::Call)
             }
-            (
-                Self::LostPersistTakenForStored,
-                State::Persisting { .. },
-                Event::ApiFailed(ApiFailure::Lost),
-            ) => end(Outcome::Refreshed),
-            (
-                Self::ConflictTakenForPerson,
-                State::Persisting { .. },
-                Event::ApiFailed(ApiFailure::Conflict),
-            ) => end(Outcome::SupersededByPerson),
+            (Self::LostPersistTakenForStored, State::Persisting { .. }, Event::ApiFailed(ApiFailure::Lost)) => {
+                end(Outcome::Refreshed)
+            }
+            (Self::ConflictTakenForPerson, State::Persisting { .. }, Event::ApiFailed(ApiFailure::Conflict)) => {
+                end(Outcome::SupersededByPerson)
+            }
             (
                 Self::MarkNotRepeated,
                 State::RereadingToRelease { how: Release::MarkUnknown, outcome, .. },

@@ -1,5 +1,7 @@
 //! What the operator does around `next`: each function says which one of the product it mirrors.
 
+use std::fmt::Write as _;
+
 use tiktok_shop_operator::decide::{
     ClaimFacts, ClaimStanding, CredentialsState, Decision, History, Observed, Policy, SecretState, TokenFacts, decide,
 };
@@ -9,7 +11,8 @@ use tiktok_shop_operator::transaction::{
 
 use super::defects::Defect;
 use super::world::{
-    Claim, Excused, From, GRANTS, Kept, Mark, Pair, ROTATIONS, Run, Seen, Transaction, Wire, Work, World, Write, token_digest, version,
+    Claim, Excused, From, GRANTS, Kept, Mark, Pair, ROTATIONS, Run, Seen, Transaction, Wire, Work, World, Write,
+    token_digest, version,
 };
 
 /// The instant at which everything is decided. All pauses are over then: time passes as it pleases.
@@ -106,7 +109,9 @@ fn is_superseded(rules: &Rules, world: &World, told: &Transaction, answer: Pair)
     let (secret, pair) = present;
     // Of two living authorizations, the one that an outsider put there holds.
     let is_anothers = pair.family() != answer.family() && world.is_living(pair.refresh);
-    let is_newer = pair.family() > answer.family() || is_anothers || (pair.family() == answer.family() && pair.access >= answer.access);
+    let is_newer = pair.family() > answer.family()
+        || is_anothers
+        || (pair.family() == answer.family() && pair.access >= answer.access);
     // Dead tokens are no loss. Nor is a pair whose refresh token an outsider has just put back, and is good.
     let reverted = secret.by_outsider && pair.refresh != told.from;
     let forgiven = reverted && rules.forgives(Hole::RevertedTakenForPerson);
@@ -116,7 +121,12 @@ fn is_superseded(rules: &Rules, world: &World, told: &Transaction, answer: Pair)
     let is_overtaken = rules.tiktok == TikTok::Keeps
         && world.is_living(pair.refresh)
         && secret.claim.is_some_and(|claim| claim.from == pair.refresh && claim.id.attempt != told.attempt);
-    forgiven || excused || is_overtaken || is_newer || !world.is_living(answer.refresh) || (secret.by_outsider && world.is_living(pair.refresh))
+    forgiven
+        || excused
+        || is_overtaken
+        || is_newer
+        || !world.is_living(answer.refresh)
+        || (secret.by_outsider && world.is_living(pair.refresh))
 }
 
 impl Rules {
@@ -134,20 +144,22 @@ impl Rules {
         // A pause that leads to nothing but pauses is a standstill, and seen as one.
         for _ in 0..4 {
             if let Some(words) = words {
-                *words += &format!("\n        {:?} ─ {event:?}", told.state);
+                // Writing to a String does not fail.
+                let _ = write!(words, "\n        {:?} ─ {event:?}", told.state);
             }
             let before = holds_answer(&told.state);
             let rejected = matches!(event, Event::CallFailed(CallFailure::Rejected));
             (told.state, told.command) = self.machine(&attempt, told.state, event);
             if let Some(words) = words {
-                *words += &format!(" ─▶ {:?}", told.command);
+                let _ = write!(words, " ─▶ {:?}", told.command);
             }
             if let Some(outcome) = ends_with(&told.state) {
                 if before && result.is_ok() {
                     result = self.judge_end_of_answer(world, &told, outcome);
                 }
                 let dead = outcome == Outcome::CallFailed(CallFailure::Rejected);
-                let stands = world.secret.is_none_or(|secret| secret.pair.is_some_and(|pair| pair.refresh == told.from));
+                let stands =
+                    world.secret.is_none_or(|secret| secret.pair.is_some_and(|pair| pair.refresh == told.from));
                 if dead && (rejected || matches!(told.state, State::Releasing { tries: 0, .. })) && !stands {
                     result = breach(
                         Invariant::LivingTokenDeclaredDead,
@@ -217,8 +229,7 @@ impl Rules {
     fn claim_facts(&self, world: &mut World, at: usize, refresh: u8) -> Option<ClaimFacts> {
         let claim = world.secret?.claim?;
         let process = &world.processes[at];
-        let is_active =
-            process.transaction.as_ref().is_some_and(|transaction| transaction.attempt == claim.id.attempt);
+        let is_active = process.transaction.as_ref().is_some_and(|transaction| transaction.attempt == claim.id.attempt);
         let own = usize::from(claim.holder) == at;
         let alive = ClaimStanding::Alive { until: NOW + 1 };
         let standing = if claim.marked_unknown {
@@ -237,7 +248,12 @@ impl Rules {
         if claim.from != refresh && standing != alive {
             return None;
         }
-        Some(ClaimFacts { standing, presented: 1 + u32::from(claim.again), at: 0, marked_unknown: claim.marked_unknown })
+        Some(ClaimFacts {
+            standing,
+            presented: 1 + u32::from(claim.again),
+            at: 0,
+            marked_unknown: claim.marked_unknown,
+        })
     }
 
     /// `Claims::remaining`: another's claim is respected from the first time it is seen.
@@ -309,7 +325,7 @@ impl Rules {
             match reverted {
                 Some(kept) if kept.restored => known_spent = true,
                 Some(kept) => {
-                    self.store(world, at, Work::WriteBack, kept);
+                    Self::store(world, at, Work::WriteBack, kept);
                     return true;
                 }
                 None => {}
@@ -364,7 +380,7 @@ impl Rules {
     }
 
     /// `Transaction::begin` for an answer from the journal, and the first lines of `drive`.
-    pub fn store(&self, world: &mut World, at: usize, work: Work, kept: Kept) {
+    pub fn store(world: &mut World, at: usize, work: Work, kept: Kept) {
         let answer = kept.answer();
         let (state, command) =
             transaction::replay(Answer { pair: answer.digest(), rotated: answer.refresh != kept.entry.from });
@@ -400,7 +416,7 @@ impl Rules {
         if entry.answer.is_none() {
             process.intended = Some(entry.id);
         } else if self.defect != Some(Defect::JournalNotReplayed) {
-            self.store(world, at, Work::Store, Kept { entry, restored: false });
+            Self::store(world, at, Work::Store, Kept { entry, restored: false });
         }
     }
 
@@ -472,7 +488,8 @@ impl Rules {
             Write::Persist { pair, from, from_pair, remove_claim } => {
                 if let Some(old) = secret.pair {
                     if old.family() > pair.family() {
-                        result = breach(Invariant::PersonOverwritten, "an older authorization's pair is written over it");
+                        result =
+                            breach(Invariant::PersonOverwritten, "an older authorization's pair is written over it");
                     } else if world.is_living(old.refresh) && !world.is_living(pair.refresh) {
                         result = breach(Invariant::AnswerForgotten, "a spent pair is written over a living one");
                     }
@@ -530,9 +547,10 @@ impl Rules {
         match mark {
             Mark::Fresh | Mark::Refused => Ok(()),
             Mark::Open if said || world.excused[place] == Excused::ForNotSaying => Ok(()),
-            Mark::Open => {
-                breach(Invariant::SpentTwice, "it was presented before with an unknown outcome, and the claim did not say so")
-            }
+            Mark::Open => breach(
+                Invariant::SpentTwice,
+                "it was presented before with an unknown outcome, and the claim did not say so",
+            ),
             Mark::Spent => {
                 let process = &world.processes[at];
                 let claims = world.secret.and_then(|secret| secret.claim).map(|claim| claim.id);
@@ -593,7 +611,9 @@ impl Rules {
     pub fn judge_crash(&self, world: &World, at: usize) -> Result<(), Breach> {
         let process = &world.processes[at];
         let Some(told) = &process.transaction else { return Ok(()) };
-        let Some(answer) = told.granted.filter(|_| holds_answer(&told.state) && told.is_journaled) else { return Ok(()) };
+        let Some(answer) = told.granted.filter(|_| holds_answer(&told.state) && told.is_journaled) else {
+            return Ok(());
+        };
         let stands = world.secret.is_some_and(|secret| secret.pair == Some(answer));
         let in_journal = process.journal.entry.is_some_and(|entry| entry.answer == Some(answer));
         if in_journal || stands || is_superseded(self, world, told, answer) {
@@ -622,11 +642,12 @@ impl Rules {
                     && world.is_living(kept.answer().refresh)
             })
         });
-        let answer_waits = world.processes.iter().any(|process| {
-            process.run == Run::Up && process.journal.entry.is_some_and(|entry| entry.answer.is_some())
-        });
-        let is_due = pair.round() < self.rounds;
-        !answer_waits && !kept_is_wanted && !(world.is_living(pair.refresh) && is_due)
+        let answer_waits = world
+            .processes
+            .iter()
+            .any(|process| process.run == Run::Up && process.journal.entry.is_some_and(|entry| entry.answer.is_some()));
+        let is_due = world.is_living(pair.refresh) && pair.round() < self.rounds;
+        !answer_waits && !kept_is_wanted && !is_due
     }
 }
 

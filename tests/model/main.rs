@@ -1,4 +1,71 @@
-//! model
+//! An exhaustive model of the refresh transaction: everything that can happen within given bounds, in
+//! every order, looked at state by state.
+//!
+//! It drives the product's own `transaction::{start, replay, next}` and `decide::decide`. What is
+//! around them is modelled, in the fewest values that make a difference:
+//!
+//! | who | what they may do | file |
+//! |---|---|---|
+//! | one or two operator processes | look, read, decide, write, call; be killed at any point and start again (or never, with the node lost); be stopped (SIGSTOP) for as long as it pleases and go on with what they believed; be told to start nothing new; both believe that they lead | `driver.rs`, which names the product's function that each of its own mirrors |
+//! | a journal for each, or none | survives its process; refuses an intent or an answer; drops a kept pair | `driver.rs` |
+//! | the API server | compares versions; applies a write and loses the reply; refuses; is away; gets the request of a process that gave up or died later, or never | `moves.rs` |
+//! | TikTok | rotates the refresh token, or keeps it, or rotates and kills the whole authorization when a spent one is presented; answers; fails with a definite error; loses the answer; gets a call late, or never; deals with a call while its sender is paused | `driver.rs`, `moves.rs` |
+//! | a person | authorizes anew and patches or replaces the Secret, labels it, replaces it with the same file (which drops the annotations), deletes it, creates it anew, empty or with the first pair | `moves.rs` |
+//! | a GitOps tool | patches or replaces the Secret with the first pair | `moves.rs` |
+//!
+//! # What must hold
+//!
+//! In every state, or at every step (`driver.rs`):
+//!
+//! 1. `AnswerForgotten`: an answer that a process holds ends in the Secret, or gives way to a newer one
+//!    or a person's; what was journaled is still there when its process dies; no spent pair is written
+//!    over a living one.
+//! 2. `SpentTwice`: a refresh token is presented again only if the outcome of the time before is unknown
+//!    and the claim says so, by its mark, its age or its count, and no other call with it is under way;
+//!    or if TikTok refused it or said that nothing was spent. A token whose answer was stored is never
+//!    presented, unless its claim stood before that answer was stored.
+//! 3. `PersonOverwritten`: a pair of a person's new authorization is never written over with an older
+//!    authorization's.
+//! 4. `DoesNotRecover` and 5. `Deadlock` (where a claim stands): from **every** state that was reached, with no
+//!    further fault, a state at rest is reached in which nothing living is left to be had, or the living
+//!    token stands in the Secret and is not due. So no cycle without a way out, and no standstill.
+//! 6. `LivingTokenDeclaredDead`: a token is given up as refused only if it is the one that stands there.
+//!
+//! A violation is printed as the shortest way to it, step by step, with the product's states, events and
+//! commands. `each_seeded_mutation_is_caught` shows that the checker can fail.
+//!
+//! # What is left out, and why that loses nothing
+//!
+//! - **Time** is an order of events. All pauses (backoff, jitter, waiting to persist) may be over at any
+//!   time, so every real timing is among those gone through. A claim is over for an observer at any
+//!   moment after it first saw it, but not while a process that runs waits for its call: the call's
+//!   deadline comes before the claim's end. The check that a claim is fresh and the sending are one
+//!   step: a process stopped between the two is the limit that the guarantees name.
+//! - **Versions** are "the one that stands there" or "an older one": an older one never comes back. A
+//!   request and its reply are one step: between the read and the next conditional write nothing else
+//!   that a process does can be seen from outside.
+//! - **Transactions' ids** are numbered anew in each state, so that states that differ in them alone are one.
+//! - **Tokens** are numbers, digests are made of them and never meet by chance.
+//! - **What a watch tells late** leads to a conflict and a read, which is gone through. A process that does
+//!   not know the present version reads; one that knows it from its last transaction does not.
+//! - **Where the token stays**, a call that nobody waits for changes nothing and is dropped.
+//! - **Not here**: request annotations (they only change why a refresh is made), app credentials, slots
+//!   and rate limits (one integration), the deletion of the integration itself, tokens replaced by halves,
+//!   admission that changes the claim's own write, exports put back with their annotations, and a clock that
+//!   is set. Tests on the running operator have them.
+//! - **States** are told apart by 64 bits of a hash: that two of a million share them is less likely than 1 in
+//!   10 million, and would hide one state, not make one up.
+//!
+//! Two excuses are made for the operator, as nobody could do better: an outsider who takes the claim
+//! away, or puts a token back whose outcome is unknown, takes away what speaks against presenting it;
+//! and where TikTok keeps the token and two calls overlap for that reason, either answer may stay.
+//!
+//! # Bounds
+//!
+//! Each scenario has a number of faults of each kind, and at most two refreshes that are due in a row; all of
+//! it is in `scenarios.rs`. Wider ones, which take minutes: `cargo test --test model -- --ignored wider`.
+//! The other ignored tests show holes of the product that this model has found: see `Hole`.
+
 mod checker;
 mod defects;
 mod driver;
@@ -25,7 +92,11 @@ fn hold(scenarios: &[Scenario]) {
             let began = Instant::now();
             match explore(&rules, scenario.instances, scenario.left) {
                 Ok(Explored { states, steps }) => {
-                    println!("{}, TikTok {tiktok:?}: {states} states, {steps} steps, {:.1?}", scenario.name, began.elapsed());
+                    println!(
+                        "{}, TikTok {tiktok:?}: {states} states, {steps} steps, {:.1?}",
+                        scenario.name,
+                        began.elapsed()
+                    );
                     let at_least = if tiktok == TikTok::Keeps { scenario.at_least / 3 } else { scenario.at_least };
                     assert!(states >= at_least, "only {states} states: the model does not do what it says");
                 }
@@ -65,8 +136,9 @@ fn wider_bounds_hold_too() {
 fn each_seeded_mutation_is_caught() {
     use Defect::{
         AnothersClaimIgnored, AnothersClaimNeverExpires, AutomaticRetry, ClaimWithoutPrecondition,
-        ConflictTakenForPerson, EmptySecretNotFilled, ForgottenBeforePersist, JournalNotReplayed, LostPersistTakenForStored,
-        MarkNotRepeated, NoRereading, PersonOverwritten, SiblingTakenForPerson, UnknownGivenBack,
+        ConflictTakenForPerson, EmptySecretNotFilled, ForgottenBeforePersist, JournalNotReplayed,
+        LostPersistTakenForStored, MarkNotRepeated, NoRereading, PersonOverwritten, SiblingTakenForPerson,
+        UnknownGivenBack,
     };
     let lost_node = Rules { dead_stay_dead: true, ..RULES };
     let keeps = Rules { tiktok: TikTok::Keeps, ..RULES };
@@ -97,21 +169,15 @@ fn each_seeded_mutation_is_caught() {
 /// Shows a known hole: the others are forgiven.
 fn shows(hole: Hole, rules: Rules, instances: usize, left: Left) {
     let forgiven: &[Hole] = match hole {
-        Hole::UnknownNoMoreSaid => &[
-            Hole::RevertedTakenForPerson,
-            Hole::NotReadAgain,
-            Hole::SpentPairWrittenBack,
-            Hole::OldPairNotKnown,
-        ],
+        Hole::UnknownNoMoreSaid => {
+            &[Hole::RevertedTakenForPerson, Hole::NotReadAgain, Hole::SpentPairWrittenBack, Hole::OldPairNotKnown]
+        }
         Hole::RevertedTakenForPerson => {
             &[Hole::UnknownNoMoreSaid, Hole::NotReadAgain, Hole::SpentPairWrittenBack, Hole::OldPairNotKnown]
         }
-        Hole::NotReadAgain => &[
-            Hole::UnknownNoMoreSaid,
-            Hole::RevertedTakenForPerson,
-            Hole::SpentPairWrittenBack,
-            Hole::OldPairNotKnown,
-        ],
+        Hole::NotReadAgain => {
+            &[Hole::UnknownNoMoreSaid, Hole::RevertedTakenForPerson, Hole::SpentPairWrittenBack, Hole::OldPairNotKnown]
+        }
         Hole::SpentPairWrittenBack => {
             &[Hole::UnknownNoMoreSaid, Hole::RevertedTakenForPerson, Hole::NotReadAgain, Hole::OldPairNotKnown]
         }

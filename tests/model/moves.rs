@@ -1,11 +1,14 @@
 //! Everything that may happen next, by whom.
 
+use std::fmt::Write as _;
+
 use tiktok_shop_operator::transaction::{ApiFailure, CallFailure, Command, Event, Release, State};
 
 use super::defects::Defect;
 use super::driver::{Breach, Rules, TikTok};
 use super::world::{
-    Entry, Excused, FIRST, From, Left, Mark, PERSONS, Pair, Run, Secret, Seen, Wire, World, Write, is_current,
+    Entry, Excused, FIRST, From, Left, Mark, PERSONS, Pair, Run, Secret, Seen, Transaction, Wire, World, Write,
+    is_current,
 };
 
 /// One thing that may happen.
@@ -69,77 +72,57 @@ impl<'a> Moves<'a> {
         let process = &self.world.processes[at];
         let name = NAMES[at];
         match process.run {
-            Run::Dead if self.rules.dead_stay_dead => return,
+            Run::Dead if self.rules.dead_stay_dead => {}
             Run::Dead => {
-                return self.add(None, || format!("{name} starts again"), |rules, world, _| {
+                let words = || format!("{name} starts again");
+                self.add(None, words, |rules, world, _| {
                     rules.start_process(world, at);
                     Ok(())
                 });
             }
-            Run::Paused => {
-                self.add(None, || format!("{name} goes on after a pause"), |_, world, _| {
-                    world.processes[at].run = Run::Up;
-                    Ok(())
-                });
-                if process.transaction.as_ref().is_some_and(|told| told.wire == Wire::Sent) {
-                    self.add(None, || format!("TikTok deals with the call of {name}, which is paused"), |rules, world, _| {
-                        let granted = deal_with(rules, world, at);
-                        if let Some(told) = &mut world.processes[at].transaction {
-                            told.wire = granted.map_or(Wire::Refused, Wire::Granted);
-                        }
-                        Ok(())
-                    });
-                }
-                return self.crashes(at);
-            }
-            Run::Up => {}
+            Run::Paused => self.of_paused(at),
+            Run::Up => self.of_running(at),
         }
+    }
+
+    fn of_paused(&mut self, at: usize) {
+        let name = NAMES[at];
+        let words = || format!("{name} goes on after a pause");
+        self.add(None, words, |_, world, _| {
+            world.processes[at].run = Run::Up;
+            Ok(())
+        });
+        if self.world.processes[at].transaction.as_ref().is_some_and(|told| told.wire == Wire::Sent) {
+            let words = || format!("TikTok deals with the call of {name}, which is paused");
+            self.add(None, words, |rules, world, _| {
+                let granted = deal_with(rules, world, at);
+                if let Some(told) = &mut world.processes[at].transaction {
+                    told.wire = granted.map_or(Wire::Refused, Wire::Granted);
+                }
+                Ok(())
+            });
+        }
+        self.crashes(at);
+    }
+
+    fn of_running(&mut self, at: usize) {
+        let process = &self.world.processes[at];
+        let name = NAMES[at];
         self.ages(at);
-        if let Some(told) = &process.transaction {
-            match told.command {
-                Command::Rehearse { .. } | Command::Claim { .. } | Command::Persist { .. } | Command::Release { .. } => {
-                    self.writes(at);
-                }
-                Command::Read => self.reads(at),
-                Command::Call => self.calls(at),
-                Command::Intend | Command::JournalAnswer | Command::Forget { .. } => self.uses_journal(at),
-                // Gone through at once, or over.
-                Command::Wait(_) | Command::Finish(_) => {}
-            }
-            self.add(Some(|left| &mut left.pause), || format!("{name} is stopped (SIGSTOP)"), |_, world, _| {
-                world.processes[at].run = Run::Paused;
-                Ok(())
-            });
-            if process.leads {
-                self.add(Some(|left| &mut left.step_down), || format!("{name} is to start nothing new"), |_, world, _| {
-                    world.processes[at].leads = false;
-                    Ok(())
-                });
-            }
-        } else {
-            self.add(None, || format!("{name} looks at the Secret and decides"), |rules, world, words| {
-                if rules.look(world, at)
-                    && let (Some(words), Some(told)) = (words, &world.processes[at].transaction)
-                {
-                    *words += &format!(
-                        ": {:?} of refresh token {}{} ─▶ {:?}",
-                        told.work,
-                        told.from,
-                        if told.unknown_before { " (an earlier outcome is unknown)" } else { "" },
-                        told.command
-                    );
-                }
-                Ok(())
-            });
+        match &process.transaction {
+            Some(told) => self.of_transaction(at, told),
+            None => self.looks(at),
         }
         if !process.leads {
-            self.add(None, || format!("{name} leads again"), |_, world, _| {
+            let words = || format!("{name} leads again");
+            self.add(None, words, |_, world, _| {
                 world.processes[at].leads = true;
                 Ok(())
             });
         }
         if process.journal.kept.is_some() {
-            self.add(Some(|left| &mut left.kept_expires), || format!("{name} drops the pair it kept"), |_, world, _| {
+            let words = || format!("{name} drops the pair it kept");
+            self.add(Some(|left| &mut left.kept_expires), words, |_, world, _| {
                 world.processes[at].journal.kept = None;
                 Ok(())
             });
@@ -147,11 +130,51 @@ impl<'a> Moves<'a> {
         self.crashes(at);
     }
 
+    fn of_transaction(&mut self, at: usize, told: &Transaction) {
+        let name = NAMES[at];
+        match told.command {
+            Command::Rehearse { .. } | Command::Claim { .. } | Command::Persist { .. } | Command::Release { .. } => {
+                self.writes(at);
+            }
+            Command::Read => self.reads(at),
+            Command::Call => self.calls(at),
+            Command::Intend | Command::JournalAnswer | Command::Forget { .. } => self.uses_journal(at),
+            // Gone through at once, or over.
+            Command::Wait(_) | Command::Finish(_) => {}
+        }
+        let words = || format!("{name} is stopped (SIGSTOP)");
+        self.add(Some(|left| &mut left.pause), words, |_, world, _| {
+            world.processes[at].run = Run::Paused;
+            Ok(())
+        });
+        if self.world.processes[at].leads {
+            let words = || format!("{name} is to start nothing new");
+            self.add(Some(|left| &mut left.step_down), words, |_, world, _| {
+                world.processes[at].leads = false;
+                Ok(())
+            });
+        }
+    }
+
+    fn looks(&mut self, at: usize) {
+        let words = || format!("{} looks at the Secret and decides", NAMES[at]);
+        self.add(None, words, |rules, world, words| {
+            if !rules.look(world, at) {
+                return Ok(());
+            }
+            if let (Some(words), Some(told)) = (words, &world.processes[at].transaction) {
+                let said = if told.unknown_before { " (an earlier outcome is unknown)" } else { "" };
+                // Writing to a String does not fail.
+                let _ = write!(words, ": {:?} of refresh token {}{said} ─▶ {:?}", told.work, told.from, told.command);
+            }
+            Ok(())
+        });
+    }
+
     /// The life of a claim that this process has seen passes, on its own clock.
     fn ages(&mut self, at: usize) {
         let Some(claim) = self.world.secret.and_then(|secret| secret.claim) else { return };
-        if self.world.processes[at].seen != Seen::Since
-            || self.rules.defect == Some(Defect::AnothersClaimNeverExpires)
+        if self.world.processes[at].seen != Seen::Since || self.rules.defect == Some(Defect::AnothersClaimNeverExpires)
         {
             return;
         }
@@ -165,20 +188,26 @@ impl<'a> Moves<'a> {
             return;
         }
         let cost: Option<Faults> = if runs { Some(|left| &mut left.slow) } else { None };
-        self.add(cost, || format!("to {}, the life of the claim is over", NAMES[at]), |_, world, _| {
-            world.processes[at].seen = Seen::Expired;
-            if let Some(told) = owner.and_then(|owner| world.processes[owner].transaction.as_mut()) {
-                told.aged = true;
-            }
-            Ok(())
-        });
+        self.add(
+            cost,
+            || format!("to {}, the life of the claim is over", NAMES[at]),
+            |_, world, _| {
+                world.processes[at].seen = Seen::Expired;
+                if let Some(told) = owner.and_then(|owner| world.processes[owner].transaction.as_mut()) {
+                    told.aged = true;
+                }
+                Ok(())
+            },
+        );
     }
 
     fn crashes(&mut self, at: usize) {
         let name = NAMES[at];
-        self.add(Some(|left| &mut left.crash), || format!("{name} is killed"), |rules, world, _| {
-            crash(rules, world, at, false)
-        });
+        self.add(
+            Some(|left| &mut left.crash),
+            || format!("{name} is killed"),
+            |rules, world, _| crash(rules, world, at, false),
+        );
         let writes = self.world.processes[at].transaction.as_ref().is_some_and(|told| {
             matches!(&told.command, Command::Claim { at } | Command::Persist { at, .. } | Command::Release { at, .. } if is_current(at))
         });
@@ -190,18 +219,24 @@ impl<'a> Moves<'a> {
 
     fn reads(&mut self, at: usize) {
         let name = NAMES[at];
-        self.add(None, || format!("{name} reads the Secret"), |rules, world, words| {
-            let event = if world.secret.is_some() {
-                let attempt = attempt(world, at);
-                Event::Read(rules.seen(world, at, attempt))
-            } else {
-                Event::ApiFailed(ApiFailure::NotFound)
-            };
-            rules.feed(world, at, event, words)
-        });
-        self.add(Some(|left| &mut left.api), || format!("{name} can't read the Secret"), |rules, world, words| {
-            rules.feed(world, at, Event::ApiFailed(ApiFailure::Lost), words)
-        });
+        self.add(
+            None,
+            || format!("{name} reads the Secret"),
+            |rules, world, words| {
+                let event = if world.secret.is_some() {
+                    let attempt = attempt(world, at);
+                    Event::Read(rules.seen(world, at, attempt))
+                } else {
+                    Event::ApiFailed(ApiFailure::NotFound)
+                };
+                rules.feed(world, at, event, words)
+            },
+        );
+        self.add(
+            Some(|left| &mut left.api),
+            || format!("{name} can't read the Secret"),
+            |rules, world, words| rules.feed(world, at, Event::ApiFailed(ApiFailure::Lost), words),
+        );
     }
 
     fn writes(&mut self, at: usize) {
@@ -217,43 +252,55 @@ impl<'a> Moves<'a> {
         };
         let claims = matches!(told.command, Command::Claim { .. });
         if claims && told.nth_claim == 0 && !process.leads {
-            return self.add(None, || format!("{name} is to start nothing new"), |rules, world, words| {
-                rules.feed(world, at, Event::Stopped, words)
-            });
+            return self.add(
+                None,
+                || format!("{name} is to start nothing new"),
+                |rules, world, words| rules.feed(world, at, Event::Stopped, words),
+            );
         }
         let unconditional = claims && self.rules.defect == Some(Defect::ClaimWithoutPrecondition);
         let rehearses = matches!(told.command, Command::Rehearse { .. });
         let fits = is_current(condition) || unconditional;
         let is_there = self.world.secret.is_some();
         if is_there && fits {
-            self.add(None, || format!("{name} writes its {what}"), |rules, world, words| {
-                let write = rules.write(world, at);
-                let attempt = attempt(world, at);
-                let view = match write {
-                    None => rules.view(world, at, attempt),
-                    Some(write) => {
-                        if rules.defect == Some(Defect::ForgottenBeforePersist)
-                            && matches!(write, Write::Persist { .. })
-                        {
-                            world.processes[at].journal.entry = None;
+            self.add(
+                None,
+                || format!("{name} writes its {what}"),
+                |rules, world, words| {
+                    let write = rules.write(world, at);
+                    let attempt = attempt(world, at);
+                    let view = match write {
+                        None => rules.view(world, at, attempt),
+                        Some(write) => {
+                            if rules.defect == Some(Defect::ForgottenBeforePersist)
+                                && matches!(write, Write::Persist { .. })
+                            {
+                                world.processes[at].journal.entry = None;
+                            }
+                            rules.apply(world, write)?;
+                            rules.seen(world, at, attempt)
                         }
-                        rules.apply(world, write)?;
-                        rules.seen(world, at, attempt)
-                    }
-                };
-                rules.feed(world, at, Event::Applied(view), words)
-            });
+                    };
+                    rules.feed(world, at, Event::Applied(view), words)
+                },
+            );
         } else {
             let failure = if is_there { ApiFailure::Conflict } else { ApiFailure::NotFound };
-            self.add(None, || format!("{name} writes its {what} and fails: {failure:?}"), |rules, world, words| {
-                rules.write(world, at);
-                rules.feed(world, at, Event::ApiFailed(failure), words)
-            });
+            self.add(
+                None,
+                || format!("{name} writes its {what} and fails: {failure:?}"),
+                |rules, world, words| {
+                    rules.write(world, at);
+                    rules.feed(world, at, Event::ApiFailed(failure), words)
+                },
+            );
         }
         if rehearses {
-            return self.add(Some(|left| &mut left.api), || format!("{name}'s {what} fails"), |rules, world, words| {
-                rules.feed(world, at, Event::ApiFailed(ApiFailure::Lost), words)
-            });
+            return self.add(
+                Some(|left| &mut left.api),
+                || format!("{name}'s {what} fails"),
+                |rules, world, words| rules.feed(world, at, Event::ApiFailed(ApiFailure::Lost), words),
+            );
         }
         let failure = if claims { ApiFailure::Busy } else { ApiFailure::Forbidden };
         let words = || format!("{name} writes its {what} and is turned away: {failure:?}");
@@ -287,15 +334,19 @@ impl<'a> Moves<'a> {
         let Some(told) = &process.transaction else { return };
         match told.wire {
             Wire::Quiet if !process.leads => {
-                self.add(None, || format!("{name} is to start nothing new"), |rules, world, words| {
-                    rules.feed(world, at, Event::Stopped, words)
-                });
+                self.add(
+                    None,
+                    || format!("{name} is to start nothing new"),
+                    |rules, world, words| rules.feed(world, at, Event::Stopped, words),
+                );
             }
             Wire::Quiet => {
                 let cost: Option<Faults> = if told.aged { None } else { Some(|left| &mut left.slow) };
-                self.add(cost, || format!("{name} comes too late for a call"), |rules, world, words| {
-                    rules.feed(world, at, Event::TooLate, words)
-                });
+                self.add(
+                    cost,
+                    || format!("{name} comes too late for a call"),
+                    |rules, world, words| rules.feed(world, at, Event::TooLate, words),
+                );
                 if !told.aged {
                     let token = told.from;
                     let words = || format!("{name} calls TikTok with refresh token {token}");
@@ -303,10 +354,14 @@ impl<'a> Moves<'a> {
                 }
             }
             Wire::Sent => {
-                self.add(None, || format!("TikTok answers {name}"), |rules, world, words| {
-                    let granted = deal_with(rules, world, at);
-                    answer(rules, world, at, granted, words)
-                });
+                self.add(
+                    None,
+                    || format!("TikTok answers {name}"),
+                    |rules, world, words| {
+                        let granted = deal_with(rules, world, at);
+                        answer(rules, world, at, granted, words)
+                    },
+                );
                 let cost: Option<Faults> = if told.aged { None } else { Some(|left| &mut left.tiktok) };
                 let words = || format!("{name} gets no answer from TikTok; the call may still be dealt with");
                 self.add(cost, words, |rules, world, words| {
@@ -331,13 +386,19 @@ impl<'a> Moves<'a> {
 
     fn late_answer(&mut self, at: usize, granted: Option<Pair>) {
         let name = NAMES[at];
-        self.add(None, || format!("{name} finds TikTok's answer"), |rules, world, words| {
-            answer(rules, world, at, granted, words)
-        });
-        self.add(None, || format!("{name} finds that its call took too long"), |rules, world, words| {
-            quiet(world, at);
-            rules.feed(world, at, Event::CallFailed(CallFailure::Unknown), words)
-        });
+        self.add(
+            None,
+            || format!("{name} finds TikTok's answer"),
+            |rules, world, words| answer(rules, world, at, granted, words),
+        );
+        self.add(
+            None,
+            || format!("{name} finds that its call took too long"),
+            |rules, world, words| {
+                quiet(world, at);
+                rules.feed(world, at, Event::CallFailed(CallFailure::Unknown), words)
+            },
+        );
     }
 
     fn uses_journal(&mut self, at: usize) {
@@ -350,24 +411,34 @@ impl<'a> Moves<'a> {
             Command::Intend => {
                 let answer_waits = process.journal.entry.is_some_and(|entry| entry.answer.is_some());
                 if !answer_waits {
-                    self.add(None, || format!("{name} writes its intent"), |rules, world, words| {
-                        note(rules, world, at, None);
-                        rules.feed(world, at, Event::Intended, words)
-                    });
+                    self.add(
+                        None,
+                        || format!("{name} writes its intent"),
+                        |rules, world, words| {
+                            note(rules, world, at, None);
+                            rules.feed(world, at, Event::Intended, words)
+                        },
+                    );
                 }
                 if has_journal {
                     let cost: Option<Faults> = if answer_waits { None } else { Some(|left| &mut left.journal) };
-                    self.add(cost, || format!("{name} can't write its intent"), |rules, world, words| {
-                        rules.feed(world, at, Event::IntentFailed, words)
-                    });
+                    self.add(
+                        cost,
+                        || format!("{name} can't write its intent"),
+                        |rules, world, words| rules.feed(world, at, Event::IntentFailed, words),
+                    );
                 }
             }
             Command::JournalAnswer => {
-                self.add(None, || format!("{name} writes the answer to its journal"), |rules, world, words| {
-                    let granted = world.processes[at].transaction.as_ref().and_then(|told| told.granted);
-                    note(rules, world, at, granted);
-                    rules.feed(world, at, Event::Journaled, words)
-                });
+                self.add(
+                    None,
+                    || format!("{name} writes the answer to its journal"),
+                    |rules, world, words| {
+                        let granted = world.processes[at].transaction.as_ref().and_then(|told| told.granted);
+                        note(rules, world, at, granted);
+                        rules.feed(world, at, Event::Journaled, words)
+                    },
+                );
                 if has_journal {
                     let words = || format!("{name} can't write the answer to its journal");
                     self.add(Some(|left| &mut left.journal), words, |rules, world, words| {
@@ -376,10 +447,14 @@ impl<'a> Moves<'a> {
                 }
             }
             Command::Forget { keep } => {
-                self.add(None, || format!("{name} settles its journal"), |rules, world, words| {
-                    Rules::forget(world, at, keep);
-                    rules.feed(world, at, Event::Forgotten, words)
-                });
+                self.add(
+                    None,
+                    || format!("{name} settles its journal"),
+                    |rules, world, words| {
+                        Rules::forget(world, at, keep);
+                        rules.feed(world, at, Event::Forgotten, words)
+                    },
+                );
             }
             _ => {}
         }
@@ -389,26 +464,42 @@ impl<'a> Moves<'a> {
     fn of_network(&mut self) {
         for place in 0..self.world.late_writes.len() {
             let write = self.world.late_writes[place];
-            self.add(None, || format!("a late request arrives: {write:?}"), |rules, world, _| {
-                let write = world.late_writes.remove(place);
-                rules.apply(world, write)
-            });
-            self.add(None, || format!("a late request is lost: {write:?}"), |_, world, _| {
-                world.late_writes.remove(place);
-                Ok(())
-            });
+            self.add(
+                None,
+                || format!("a late request arrives: {write:?}"),
+                |rules, world, _| {
+                    let write = world.late_writes.remove(place);
+                    rules.apply(world, write)
+                },
+            );
+            self.add(
+                None,
+                || format!("a late request is lost: {write:?}"),
+                |_, world, _| {
+                    world.late_writes.remove(place);
+                    Ok(())
+                },
+            );
         }
         for place in 0..self.world.late_calls.len() {
             let token = self.world.late_calls[place];
-            self.add(None, || format!("TikTok gets a late call with refresh token {token}"), |rules, world, _| {
-                let token = world.late_calls.remove(place);
-                rules.grant(world, token, 0);
-                Ok(())
-            });
-            self.add(None, || format!("a late call with refresh token {token} is lost"), |_, world, _| {
-                world.late_calls.remove(place);
-                Ok(())
-            });
+            self.add(
+                None,
+                || format!("TikTok gets a late call with refresh token {token}"),
+                |rules, world, _| {
+                    let token = world.late_calls.remove(place);
+                    rules.grant(world, token, 0);
+                    Ok(())
+                },
+            );
+            self.add(
+                None,
+                || format!("a late call with refresh token {token} is lost"),
+                |_, world, _| {
+                    world.late_calls.remove(place);
+                    Ok(())
+                },
+            );
         }
     }
 
@@ -417,13 +508,8 @@ impl<'a> Moves<'a> {
             for pair in [Some(FIRST), None] {
                 let words = || format!("the Secret is created anew with {pair:?}");
                 self.add(None, words, |_, world, _| {
-                    world.secret = Some(Secret {
-                        pair,
-                        refreshed_from: None,
-                        noted_pair: None,
-                        claim: None,
-                        by_outsider: true,
-                    });
+                    world.secret =
+                        Some(Secret { pair, refreshed_from: None, noted_pair: None, claim: None, by_outsider: true });
                     put(world, pair);
                     Ok(())
                 });
@@ -450,21 +536,29 @@ impl<'a> Moves<'a> {
                 });
             }
         }
-        self.add(person, || "a person labels the Secret".to_owned(), |_, world, _| {
-            world.bump();
-            Ok(())
-        });
+        self.add(
+            person,
+            || "a person labels the Secret".to_owned(),
+            |_, world, _| {
+                world.bump();
+                Ok(())
+            },
+        );
         let words = || "a person replaces the Secret with the same pair, and drops the annotations".to_owned();
         self.add(person, words, |_, world, _| {
             overwrite(world, secret.pair, false);
             Ok(())
         });
-        self.add(Some(|left| &mut left.delete), || "somebody deletes the Secret".to_owned(), |_, world, _| {
-            drop_claim(world);
-            world.secret = None;
-            world.bump();
-            Ok(())
-        });
+        self.add(
+            Some(|left| &mut left.delete),
+            || "somebody deletes the Secret".to_owned(),
+            |_, world, _| {
+                drop_claim(world);
+                world.secret = None;
+                world.bump();
+                Ok(())
+            },
+        );
     }
 }
 
@@ -509,7 +603,7 @@ fn answer(
         world.marks[usize::from(told.from)] = Mark::Refused;
     }
     if let Some(words) = words {
-        *words += &format!(": {granted:?}");
+        let _ = write!(words, ": {granted:?}");
     }
     let event = Rules::answered(granted, told);
     rules.feed(world, at, event, words)

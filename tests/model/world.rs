@@ -166,6 +166,7 @@ pub enum Wire {
 }
 
 /// `controller::refresh::Transaction`.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Transaction {
     pub work: Work,
