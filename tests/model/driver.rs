@@ -107,8 +107,8 @@ const fn ends_with(state: &State) -> Option<Outcome> {
 fn is_superseded(rules: &Rules, world: &World, told: &Transaction, answer: Pair) -> bool {
     let Some(present) = world.secret.and_then(|secret| secret.pair.map(|pair| (secret, pair))) else { return false };
     let (secret, pair) = present;
-    // Of two living authorizations, the one that an outsider put there holds.
-    let is_anothers = pair.family() != answer.family() && world.is_living(pair.refresh);
+    // A pair of another authorization, which an outsider put there, holds as long as nobody knows it to be spent.
+    let is_anothers = pair.family() != answer.family() && world.marks[usize::from(pair.refresh)] != Mark::Spent;
     let is_newer = pair.family() > answer.family()
         || is_anothers
         || (pair.family() == answer.family() && pair.access >= answer.access);
