@@ -1784,6 +1784,26 @@ async fn without_a_journal_a_token_known_to_be_spent_is_not_presented_though_it_
     stage.end().await;
 }
 
+/// What a GitOps tool puts back is the file that it has: the first pair, however many came after it.
+#[tokio::test]
+#[ignore = "a hole of the product: only the token spent last is known to be spent, not those before it"]
+async fn the_first_pair_put_back_after_two_rotations_is_replaced_and_not_presented() {
+    let stage = Props::default().journal().start().await;
+    let first = stage.due("shop").await;
+    stage.refreshed("shop").await;
+    stage.request("shop").await;
+    stage.simulator.wait_for_refreshes("shop", 2, SOON).await;
+    let newest = stage.simulator.shop("shop").await;
+    let is_newest = async || (stage.values("shop").await["refresh_token"] == newest.refresh_token()).then_some(());
+    poll::until(SOON, is_newest).await.expect("the second refresh is stored");
+    stage.patch_tokens("shop", json!({"stringData": pair(&first)})).await;
+    let restored = poll::until(SOON, is_newest).await;
+    assert_eq!(stage.presentations("shop").await, 2, "a spent token was presented");
+    restored.expect("the newest pair is written back");
+    stage.event("shop", "TokenSecretReverted").await;
+    stage.end().await;
+}
+
 /// Covers: input/secret-reverted, reason/TokenSecretReverted
 #[tokio::test]
 async fn an_old_file_put_back_whole_is_known_for_what_it_is() {
