@@ -1804,6 +1804,26 @@ async fn the_first_pair_put_back_after_two_rotations_is_replaced_and_not_present
     stage.end().await;
 }
 
+/// TikTok's answer is then the only copy of the only refresh token that works.
+#[tokio::test]
+#[ignore = "a hole of the product: an answer gives way to a spent pair that is put back during the call"]
+async fn a_spent_pair_put_back_during_a_later_call_does_not_take_the_place_of_its_answer() {
+    let stage = Props::default().journal().start().await;
+    let first = stage.due("shop").await;
+    stage.refreshed("shop").await;
+    stage.simulator.add_fault(Fault::once(Action::hold(Point::AfterRotation)).shop("shop")).await;
+    stage.request("shop").await;
+    let held = stage.simulator.wait_for_held("shop", Point::AfterRotation, SOON).await;
+    stage.patch_tokens("shop", json!({"stringData": pair(&first)})).await;
+    stage.simulator.release(held.id).await;
+    let newest = stage.simulator.shop("shop").await;
+    let is_newest = async || (stage.values("shop").await["refresh_token"] == newest.refresh_token()).then_some(());
+    let stored = poll::until(SOON, is_newest).await;
+    assert_eq!(stage.presentations("shop").await, 2, "a spent token was presented");
+    stored.expect("the answer is stored over the spent pair");
+    stage.end().await;
+}
+
 /// Covers: input/secret-reverted, reason/TokenSecretReverted
 #[tokio::test]
 async fn an_old_file_put_back_whole_is_known_for_what_it_is() {
