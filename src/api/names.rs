@@ -28,6 +28,9 @@ pub const REFRESHED_AT: &str = "tiktokshop.dev/refreshed-at";
 /// On a token Secret: the digest of the refresh token that was spent for the tokens in it.
 pub const REFRESHED_FROM: &str = "tiktokshop.dev/refreshed-from";
 
+/// On a token Secret: digests of refresh tokens that were spent before, newest first, parted by commas.
+pub const SPENT_TOKENS: &str = "tiktokshop.dev/spent-tokens";
+
 /// On a token Secret: the digest of the tokens in it, which tells whether anybody else wrote them since.
 pub const TOKENS_DIGEST: &str = "tiktokshop.dev/tokens-digest";
 

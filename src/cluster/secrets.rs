@@ -10,9 +10,9 @@ use zeroize::Zeroizing;
 
 use super::{ApiError, Cluster, merge_patch, wiped_body};
 use crate::api::names::{
-    FIELD_MANAGER, HANDLED_REFRESH_REQUEST, REFRESH_ATTEMPT, REFRESHED_AT, REFRESHED_FROM, TOKENS_DIGEST,
+    FIELD_MANAGER, HANDLED_REFRESH_REQUEST, REFRESH_ATTEMPT, REFRESHED_AT, REFRESHED_FROM, SPENT_TOKENS, TOKENS_DIGEST,
 };
-use crate::tokens::{Digest, LATEST, SecretData, SecretText, TokenKeyNames, TokenValues, encode};
+use crate::tokens::{Digest, LATEST, SecretData, SecretText, SpentTokens, TokenKeyNames, TokenValues, encode};
 
 /// A `resourceVersion` that a write can be made conditional on.
 ///
@@ -185,6 +185,8 @@ pub struct TokenWrite<'a> {
     pub refreshed_at: &'a str,
     /// Digest of the spent refresh token.
     pub refreshed_from: Digest,
+    /// All refresh tokens known to be spent, that one among them.
+    pub spent: &'a SpentTokens,
     /// Digest of the pair.
     pub tokens_digest: Digest,
     /// The request annotation's value that this answers.
@@ -277,9 +279,11 @@ impl Cluster {
         rehearse: bool,
     ) -> Result<Secret, ApiError> {
         let (from, digest) = (write.refreshed_from.to_string(), write.tokens_digest.to_string());
+        let spent = write.spent.to_string();
         let mut annotations = BTreeMap::from([
             (REFRESHED_AT, Some(write.refreshed_at)),
             (REFRESHED_FROM, Some(from.as_str())),
+            (SPENT_TOKENS, Some(spent.as_str()).filter(|spent| !spent.is_empty())),
             (TOKENS_DIGEST, Some(digest.as_str())),
         ]);
         if write.remove_claim {

@@ -56,10 +56,14 @@ impl Controller {
             drop(agenda);
             return self.evaluate(id);
         };
-        let Some(read) = held.read.clone() else {
+        let Some(mut read) = held.read.clone() else {
             drop(agenda);
             return self.queue_read(id);
         };
+        if let Some(spent) = entry.last_spent.filter(|spent| *spent != read.refresh) {
+            // The Secret's own notes may have been dropped since.
+            read.spent_before = read.spent_before.with(spent);
+        }
         let claim = held.facts.claim;
         let presented = match claim.map(|claim| (claim.standing, claim.presented)) {
             Some((ClaimStanding::Unknown, presented)) => presented.saturating_add(1),

@@ -15,7 +15,7 @@ use crate::api::{ConditionType, Reason, TikTokShopIntegrationStatus};
 use crate::cluster::{Regarding, Version, WatchedIntegration};
 use crate::decide::TokenFacts;
 use crate::metrics::{Fleet, FleetRow};
-use crate::tokens::{AppKeyNames, Digest, TokenKeyNames};
+use crate::tokens::{AppKeyNames, Digest, SpentTokens, TokenKeyNames};
 
 /// An integration's place in the agenda.
 pub(super) type Id = u32;
@@ -62,8 +62,8 @@ pub(super) struct Held {
 pub(super) struct ReadFacts {
     /// Digest of the refresh token.
     pub refresh: Digest,
-    /// Digest of the refresh token that was spent for this pair, where the Secret says so.
-    pub spent_before: Option<Digest>,
+    /// Refresh tokens that were spent before, as the Secret says.
+    pub spent_before: SpentTokens,
     /// Lengths of the two tokens, for the rehearsal.
     pub lengths: (usize, usize),
     /// Who last wrote the data.

@@ -7,15 +7,18 @@ use chrono::DateTime;
 use super::agenda::{Held, Known, Metadata, ReadFacts};
 use super::claims::Claims;
 use crate::api::TikTokShopIntegrationStatus;
-use crate::api::names::{HANDLED_REFRESH_REQUEST, REFRESH_ATTEMPT, REFRESHED_AT, REFRESHED_FROM, TOKENS_DIGEST};
+use crate::api::names::{
+    HANDLED_REFRESH_REQUEST, REFRESH_ATTEMPT, REFRESHED_AT, REFRESHED_FROM, SPENT_TOKENS, TOKENS_DIGEST,
+};
 use crate::cluster::Secret;
 use crate::decide::TokenFacts;
-use crate::tokens::{Digest, DigestKey, ParsedTokens, TokenKeyNames};
+use crate::tokens::{Digest, DigestKey, ParsedTokens, SpentTokens, TokenKeyNames};
 
 /// What the annotations on a token Secret say.
 pub(super) struct Notes {
     pub refreshed_at: Option<i64>,
     pub refreshed_from: Option<Digest>,
+    pub spent: SpentTokens,
     pub tokens_digest: Option<Digest>,
     pub handled: Option<Box<str>>,
 }
@@ -28,6 +31,7 @@ impl Notes {
                 .and_then(|at| DateTime::parse_from_rfc3339(at).ok())
                 .map(|at| at.timestamp()),
             refreshed_from: text(REFRESHED_FROM).and_then(Digest::parse),
+            spent: text(SPENT_TOKENS).map(SpentTokens::parse).unwrap_or_default(),
             tokens_digest: text(TOKENS_DIGEST).and_then(Digest::parse),
             handled: text(HANDLED_REFRESH_REQUEST).map(Into::into),
         }
@@ -71,8 +75,8 @@ pub(super) fn from_secret(
         refresh_expires_at: parsed.refresh_expires_at,
         born_at: notes.refreshed_at.filter(|_| ours),
         immutable: secret.immutable,
-        // The token that was spent for a newer pair stands there again, and not as that newer pair.
-        known_spent: !ours && notes.refreshed_from == Some(refresh_digest),
+        // A token that was spent for a newer pair stands there again, and not as that newer pair.
+        known_spent: !ours && (notes.refreshed_from == Some(refresh_digest) || notes.spent.contains(refresh_digest)),
         claim: secret.annotations.get(REFRESH_ATTEMPT).and_then(|text| claims.facts(text, Some(refresh_digest), now)),
     };
     let known = Known::Held(Box::new(Held {
@@ -82,7 +86,7 @@ pub(super) fn from_secret(
         handled: notes.handled,
         read: Some(ReadFacts {
             refresh: refresh_digest,
-            spent_before: notes.refreshed_from.filter(|from| ours && *from != refresh_digest),
+            spent_before: notes.spent.without(refresh_digest),
             lengths: (access.expose().len(), refresh.expose().len()),
             manager: secret.last_writer(&keys.refresh_token).map(Into::into),
         }),

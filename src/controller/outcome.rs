@@ -26,10 +26,8 @@ pub(super) fn take_in(entry: &mut Entry, finished: &Finished, job: Option<UnderW
     let same_secret = entry.token_secret.1 == finished.secret && entry.token_keys == finished.keys;
     match &finished.known {
         _ if !same_secret => entry.known = Known::Unread,
-        // Whose these are, and whether they are spent, a look of its own tells: it knows what the journal keeps.
-        _ if matches!(finished.outcome, Outcome::SupersededByPerson | Outcome::SupersededBySibling) => {
-            entry.known = Known::Unread;
-        }
+        // Whose other tokens are, and whether they are spent, a look of its own tells: it knows what the journal keeps.
+        Some(known) if !is_about(known, finished) => entry.known = Known::Unread,
         Some(known) => entry.known = known.clone(),
         // What was known of it is not so any more.
         None if matches!(finished.outcome, Outcome::Stale | Outcome::Blocked(HeldWhy::NotFound | HeldWhy::Refused)) => {
@@ -40,6 +38,9 @@ pub(super) fn take_in(entry: &mut Entry, finished: &Finished, job: Option<UnderW
     if finished.outcome != Outcome::ServerAway {
         entry.held_answer = None;
     }
+    if finished.rotated {
+        entry.last_spent = Some(finished.from);
+    }
     let started = chrono::DateTime::from_timestamp(finished.started_at, 0);
     match finished.outcome {
         Outcome::Refreshed => {
@@ -49,8 +50,6 @@ pub(super) fn take_in(entry: &mut Entry, finished: &Finished, job: Option<UnderW
             entry.status.consecutive_failures = Some(0);
             entry.status.last_error = None;
             entry.failed_with = None;
-            let present = entry.known.held().and_then(|held| held.read.as_ref()).map(|read| read.refresh);
-            entry.last_spent = Some(finished.from).filter(|spent| present != Some(*spent));
             if let Some(request) = &finished.request {
                 entry.status.last_handled_refresh_request = Some(request.to_string());
             }
@@ -115,6 +114,16 @@ pub(super) fn take_in(entry: &mut Entry, finished: &Finished, job: Option<UnderW
         Outcome::SupersededBySibling | Outcome::Abandoned => forget_unsettled(entry, job.as_ref()),
     }
     events
+}
+
+/// Is what a transaction saw last about the tokens that it was for?
+fn is_about(known: &Known, finished: &Finished) -> bool {
+    let refresh = known.held().and_then(|held| held.read.as_ref()).map(|read| read.refresh);
+    match finished.outcome {
+        Outcome::Refreshed => true,
+        Outcome::SupersededByPerson | Outcome::SupersededBySibling => false,
+        _ => refresh.is_none_or(|refresh| refresh == finished.from),
+    }
 }
 
 /// Is a try that ended before the call, with nothing to say of the token, simply made again soon?

@@ -209,17 +209,26 @@ struct Newest {
     refreshed_at: Option<i64>,
 }
 
-/// Does the very token stand in the Secret that was spent for this pair?
+/// Does a token stand in the Secret that was spent for this pair, or before it?
 fn is_spent_for(kept: &journal::Kept, secret: &Secret, keys: &TokenKeyNames) -> bool {
     let digests = DigestKey::new(&kept.answer.intent.integration_uid);
     let tokens = ParsedTokens::parse(&secret.data, keys);
     let refresh = tokens.refresh.as_ref().map(|refresh| digests.token(refresh));
     let newest = kept.answer.refresh_token.as_ref().map(|refresh| digests.token(refresh));
-    refresh == Some(kept.answer.intent.from) && refresh != newest
+    let intent = &kept.answer.intent;
+    refresh != newest && refresh.is_some_and(|refresh| refresh == intent.from || intent.spent_before.contains(refresh))
 }
 
-fn pair_of(answer: &journal::Answer) -> Digest {
-    DigestKey::new(&answer.intent.integration_uid).pair(Some(&answer.access_token), answer.refresh_token.as_ref())
+/// Is a pair that the journal keeps the newest, as far as is known? Another instance may have spent it since: then it is
+/// not for this one to mend.
+fn is_newest(answer: &journal::Answer, notes: &observe::Notes, newest: &Newest) -> bool {
+    let digests = DigestKey::new(&answer.intent.integration_uid);
+    let pair = digests.pair(Some(&answer.access_token), answer.refresh_token.as_ref());
+    let is_spent = answer.refresh_token.as_ref().map(|refresh| digests.token(refresh)).is_some_and(|refresh| {
+        newest.last_spent == Some(refresh) || notes.refreshed_from == Some(refresh) || notes.spent.contains(refresh)
+    });
+    let is_older = |noted| noted != pair && noted != answer.intent.access_from;
+    !is_spent && !notes.tokens_digest.or(newest.pair).is_some_and(is_older)
 }
 
 fn fingerprint_of(problems: &[String]) -> u64 {
@@ -261,9 +270,8 @@ async fn read_tokens(
                 Ok(kept) => {
                     let kept = kept.filter(|kept| is_spent_for(kept, secret, keys));
                     held.facts.known_spent |= kept.is_some();
-                    // Another instance may have refreshed since: then that pair is spent, too, and not for this one to mend.
-                    let noted = observe::Notes::read(&secret.annotations).tokens_digest.or(newest.pair);
-                    reverted = kept.filter(|kept| noted.is_none_or(|noted| noted == pair_of(&kept.answer)));
+                    let notes = observe::Notes::read(&secret.annotations);
+                    reverted = kept.filter(|kept| is_newest(&kept.answer, &notes, newest));
                 }
                 Err(error) => tracing::warn!(namespace, name, %error, "failed to look up a kept pair in the journal"),
             }

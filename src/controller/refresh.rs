@@ -143,6 +143,8 @@ pub(super) struct Finished {
     /// Why the API server refused, in its words, scrubbed.
     pub detail: Option<String>,
     pub seller: Option<Seller>,
+    /// Did TikTok answer with another refresh token, so that the one before is spent?
+    pub rotated: bool,
     /// Was it a kept pair, written back over a spent one?
     pub written_back: bool,
     /// What asked for it; `None` for a replay.
@@ -210,7 +212,7 @@ impl Transaction {
                     from_pair: refresh.pair,
                     replay: false,
                     unknown_before: refresh.unknown_before,
-                    spent_before: refresh.read.spent_before,
+                    spent_before: refresh.read.spent_before.clone(),
                 },
                 crate::random_id(),
                 None,
@@ -238,7 +240,7 @@ impl Transaction {
                         from_pair: intent.access_from,
                         replay: true,
                         unknown_before: false,
-                        spent_before: intent.spent_before,
+                        spent_before: intent.spent_before.clone(),
                     },
                     intent.claim_id.split('.').next().unwrap_or_default().to_owned(),
                     granted,
@@ -309,6 +311,8 @@ impl Transaction {
         self.set_in_memory_alone(false);
         self.shared.claims.end(&self.attempt_id);
         let written_back = matches!(self.job.work, Work::WriteBack(_));
+        let rotated =
+            self.granted.as_ref().is_some_and(|granted| self.digests.token(&granted.refresh) != self.attempt.from);
         let (because, request, presented) = match &mut self.job.work {
             Work::Refresh(refresh) => (Some(refresh.because), refresh.request.take(), refresh.presented),
             Work::Store(answer) | Work::WriteBack(answer) => {
@@ -327,6 +331,7 @@ impl Transaction {
             failure: self.failure,
             detail: self.detail,
             seller: self.seller,
+            rotated,
             written_back,
             because,
             request,
@@ -350,6 +355,7 @@ impl Transaction {
             values: &values,
             refreshed_at: &refreshed_at,
             refreshed_from: self.attempt.from,
+            spent: &self.attempt.spent_before.with(self.attempt.from),
             tokens_digest: self.attempt.from_pair,
             handled: refresh.request.as_deref(),
             remove_claim: true,
@@ -419,7 +425,7 @@ impl Transaction {
             process: claim.process().to_owned(),
             from: self.attempt.from,
             access_from: self.attempt.from_pair,
-            spent_before: self.attempt.spent_before,
+            spent_before: self.attempt.spent_before.clone(),
             request: claim.request.clone(),
             presented: claim.presented,
             at: Clock::now().timestamp(),
@@ -521,16 +527,16 @@ impl Transaction {
             Work::Refresh(refresh) => refresh.request.as_deref(),
             Work::Store(answer) | Work::WriteBack(answer) => answer.intent.request.as_deref(),
         };
+        // What is not spent must not be taken for spent when somebody edits the Secret.
+        let rotated = self.digests.token(&granted.refresh) != self.attempt.from;
+        let before = &self.attempt.spent_before;
+        let spent = if rotated { before.with(self.attempt.from) } else { before.clone() };
         let write = TokenWrite {
             keys: &self.job.keys,
             values: granted,
             refreshed_at: &refreshed_at,
-            // What is not spent must not be taken for spent when somebody edits the Secret.
-            refreshed_from: if self.digests.token(&granted.refresh) == self.attempt.from {
-                self.attempt.from_pair
-            } else {
-                self.attempt.from
-            },
+            refreshed_from: if rotated { self.attempt.from } else { self.attempt.from_pair },
+            spent: &spent,
             tokens_digest: self.digests.pair(Some(&granted.access), Some(&granted.refresh)),
             handled,
             remove_claim,
@@ -702,6 +708,7 @@ impl Transaction {
                 .zip(tokens.refresh.as_ref())
                 .map(|(access, refresh)| self.digests.pair(Some(access), Some(refresh))),
             refreshed_from: notes.refreshed_from,
+            spent: notes.spent,
             noted_pair: notes.tokens_digest,
             claim: self.shared.claims.standing(claim, &self.attempt_id),
         }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use super::{Answer, Intent, Key, Seller};
-use crate::tokens::{Digest, SecretText};
+use crate::tokens::{Digest, SecretText, SpentTokens};
 
 /// The smallest file, in bytes. An intent takes about 1 KiB, an answer rarely more than 2 KiB.
 const SMALLEST: usize = 8 * 1024;
@@ -94,7 +94,7 @@ fn encode(intent: &Intent, answer: Option<WrittenAnswer<'_>>) -> Encoded {
         process: &intent.process,
         from: intent.from.to_string(),
         access_from: intent.access_from.to_string(),
-        spent_before: intent.spent_before.map(|digest| digest.to_string()),
+        spent_before: intent.spent_before.to_string(),
         request: intent.request.as_deref(),
         presented: intent.presented,
         at: intent.at,
@@ -228,8 +228,7 @@ struct WrittenEntry<'a> {
     process: &'a str,
     from: String,
     access_from: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    spent_before: Option<String>,
+    spent_before: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<&'a str>,
     presented: u32,
@@ -295,10 +294,7 @@ impl ReadEntry {
             process: self.process,
             from: Digest::parse(&self.from)?,
             access_from: Digest::parse(&self.access_from)?,
-            spent_before: match self.spent_before {
-                Some(digest) => Some(Digest::parse(&digest)?),
-                None => None,
-            },
+            spent_before: SpentTokens::parse(&self.spent_before.unwrap_or_default()),
             request: self.request,
             presented: self.presented,
             at: self.at,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::tokens::{Digest, SecretText};
+use crate::tokens::{Digest, SecretText, SpentTokens};
 
 /// The integration that an entry belongs to. There is one entry an integration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,8 +40,8 @@ pub struct Intent {
     pub from: Digest,
     /// Digest of the pair as it was before.
     pub access_from: Digest,
-    /// Digest of the refresh token that was spent for that pair, where known.
-    pub spent_before: Option<Digest>,
+    /// Refresh tokens that were spent before, as far as known.
+    pub spent_before: SpentTokens,
     /// The refresh request that it carries.
     pub request: Option<String>,
     /// How often this refresh token has been presented, this time included.

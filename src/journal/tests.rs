@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::document::{self, Damage, Document};
 use super::store::{Opened, Store, entry_name, new_name, part_name};
 use super::*;
-use crate::tokens::{Digest, SecretText};
+use crate::tokens::{Digest, SecretText, SpentTokens};
 
 thread_local! {
     /// Where the next journal opened by this thread is killed: its own start is part of its life.
@@ -92,7 +92,7 @@ fn intent(name: &str, claim_id: &str) -> Intent {
         process: "process-1".into(),
         from: Digest::from_bytes([1; 16]),
         access_from: Digest::from_bytes([2; 16]),
-        spent_before: Some(Digest::from_bytes([3; 16])),
+        spent_before: SpentTokens::default().with(Digest::from_bytes([3; 16])),
         request: Some("now \"please\"\n".into()),
         presented: 1,
         at: NOW,

@@ -100,6 +100,59 @@ impl DigestKey {
     }
 }
 
+/// How many spent tokens are remembered.
+const MOST_SPENT: usize = 24;
+
+/// Digests of refresh tokens that were spent, newest first: one of them is never taken for a new token.
+///
+/// A GitOps tool puts back the file that it has, which may be many rotations old. So the very first is kept, too, when
+/// others are forgotten.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct SpentTokens(Vec<Digest>);
+
+impl SpentTokens {
+    /// Reads the annotation; what is no digest is left out.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        Self(text.split(',').filter_map(Digest::parse).take(MOST_SPENT).collect())
+    }
+
+    /// Is this one of them?
+    #[must_use]
+    pub fn contains(&self, refresh: Digest) -> bool {
+        self.0.contains(&refresh)
+    }
+
+    /// These and one more, spent after them.
+    #[must_use]
+    pub fn with(&self, refresh: Digest) -> Self {
+        let others = self.0.iter().copied().filter(|digest| *digest != refresh);
+        let mut digests: Vec<Digest> = std::iter::once(refresh).chain(others).collect();
+        if digests.len() > MOST_SPENT {
+            digests.remove(MOST_SPENT - 1);
+        }
+        Self(digests)
+    }
+
+    /// All but this one.
+    #[must_use]
+    pub fn without(&self, refresh: Digest) -> Self {
+        Self(self.0.iter().copied().filter(|digest| *digest != refresh).collect())
+    }
+}
+
+impl fmt::Display for SpentTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, digest) in self.0.iter().enumerate() {
+            if place > 0 {
+                f.write_str(",")?;
+            }
+            write!(f, "{digest}")?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,5 +186,18 @@ mod tests {
         let (a, bc) = (text("a"), text("bc"));
         assert_ne!(key.pair(Some(&ab), Some(&c)), key.pair(Some(&a), Some(&bc)));
         assert_ne!(key.pair(Some(&a), None), key.pair(None, Some(&a)));
+    }
+
+    #[test]
+    fn of_many_spent_tokens_the_newest_and_the_very_first_are_remembered() {
+        let digest = |n: u8| Digest::from_bytes([n; 16]);
+        let spent = (1..=60).fold(SpentTokens::default(), |spent, n| spent.with(digest(n)));
+        assert_eq!(spent.0.len(), MOST_SPENT);
+        assert!(spent.contains(digest(60)) && spent.contains(digest(40)) && spent.contains(digest(1)));
+        assert!(!spent.contains(digest(2)) && !spent.contains(digest(61)));
+        assert_eq!(SpentTokens::parse(&spent.to_string()), spent);
+        assert_eq!(spent.with(digest(1)).0.len(), MOST_SPENT, "one that is known takes no more room");
+        assert!(!spent.without(digest(60)).contains(digest(60)));
+        assert_eq!(SpentTokens::parse("").to_string(), "");
     }
 }

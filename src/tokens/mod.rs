@@ -4,7 +4,7 @@ mod digest;
 mod secret;
 mod text;
 
-pub use digest::{Digest, DigestKey};
+pub use digest::{Digest, DigestKey, SpentTokens};
 pub use secret::{
     AppCredentials, AppKeyNames, ExpiryProblem, LATEST, MissingKeys, ParsedTokens, SecretData, TokenKeyNames,
     TokenValues, encode,

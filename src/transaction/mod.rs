@@ -20,7 +20,7 @@ mod claim;
 pub use claim::{CLAIM_LIMIT, Claim, ClaimOutcome, MARGIN, UNREADABLE_CLAIM_LIFE};
 
 use crate::cluster::Version;
-use crate::tokens::Digest;
+use crate::tokens::{Digest, SpentTokens};
 
 /// How often a claim is made anew, because its reply was lost or the call came too late, before
 /// the transaction gives up and is decided on afresh.
@@ -41,8 +41,8 @@ pub struct Attempt {
     pub replay: bool,
     /// Was this refresh token presented before, with an unknown outcome?
     pub unknown_before: bool,
-    /// Digest of the refresh token that was spent for the one to spend now, where that is known.
-    pub spent_before: Option<Digest>,
+    /// Refresh tokens that were spent before, as far as that is known.
+    pub spent_before: SpentTokens,
 }
 
 /// Whose claim stands on the Secret, seen from one transaction.
@@ -72,6 +72,8 @@ pub struct View {
     pub pair: Option<Digest>,
     /// The annotation `refreshed-from`.
     pub refreshed_from: Option<Digest>,
+    /// The annotation `spent-tokens`.
+    pub spent: SpentTokens,
     /// The annotation `tokens-digest`.
     pub noted_pair: Option<Digest>,
     /// Whose claim stands on it.
@@ -402,17 +404,14 @@ pub fn next(attempt: &Attempt, state: State, event: Event) -> (State, Command) {
                 (State::Intending { at: view.version, nth }, Command::Intend)
             }
             // Something changed the Secret within the write itself: decide again.
-            _ => release(view.version, Release::GiveBack { handled: false }, Outcome::Stale),
+            _ => leave_token(attempt, view.version, false, Outcome::Stale),
         },
         // The lost write was applied, but too long ago to call on the strength of it: made anew.
         (State::CheckingClaim { nth }, Event::Read(view)) => match view.claim {
             Standing::Own { .. } if nth < MOST_CLAIMS && view.refresh == Some(attempt.from) => {
                 claim(view.version, nth + 1)
             }
-            Standing::Own { .. } if view.refresh == Some(attempt.from) => {
-                leave_token(attempt, view.version, false, Outcome::Stale)
-            }
-            Standing::Own { .. } => release(view.version, Release::GiveBack { handled: false }, Outcome::Stale),
+            Standing::Own { .. } => leave_token(attempt, view.version, false, Outcome::Stale),
             _ => done(Outcome::Stale),
         },
         (State::CheckingClaim { .. }, Event::ApiFailed(failure)) => before_the_call(failure),
@@ -514,7 +513,7 @@ fn compare(attempt: &Attempt, answer: Answer, tries: u8, view: View) -> (State, 
     if attempt.replay && view.claim == Standing::OthersAlive {
         return hold(answer, Held::Claimed);
     }
-    if answer.rotated && view.refreshed_from == Some(answer.refresh) {
+    if answer.rotated && (view.refreshed_from == Some(answer.refresh) || view.spent.contains(answer.refresh)) {
         // What the journal kept was stored, and spent by another since: what stands there now is for that one to mend.
         return forget(false, Outcome::SupersededBySibling);
     }
@@ -522,7 +521,7 @@ fn compare(attempt: &Attempt, answer: Answer, tries: u8, view: View) -> (State, 
     let spent_token_stands = match view.refresh {
         None => true,
         // Or one spent before it, which somebody has just put back.
-        Some(refresh) if answer.rotated => refresh == attempt.from || is_spent_before(attempt, &view, refresh),
+        Some(refresh) if answer.rotated => refresh == attempt.from || attempt.spent_before.contains(refresh),
         // Where TikTok did not rotate, the refresh token alone tells nothing: it stands in every pair.
         Some(refresh) => match view.pair {
             None => refresh == attempt.from,
@@ -545,12 +544,6 @@ fn compare(attempt: &Attempt, answer: Answer, tries: u8, view: View) -> (State, 
         };
     }
     give_back(view, Release::GiveBack { handled: false }, Outcome::SupersededByPerson)
-}
-
-/// Is this the refresh token that was spent for the one that this transaction spends?
-fn is_spent_before(attempt: &Attempt, view: &View, refresh: Digest) -> bool {
-    let noted = view.refreshed_from == Some(refresh) && view.noted_pair == Some(attempt.from_pair);
-    noted || attempt.spent_before == Some(refresh)
 }
 
 /// Settles the claim after a try that did not spend the token: what an earlier one did to it stays as unknown as it was.

@@ -11,7 +11,13 @@ const OTHER_PAIR: Digest = Digest::from_bytes([5; 16]);
 const OWN: Standing = Standing::Own { marked_unknown: false };
 
 fn attempt() -> Attempt {
-    Attempt { from: SPENT, from_pair: SPENT_PAIR, replay: false, unknown_before: false, spent_before: None }
+    Attempt {
+        from: SPENT,
+        from_pair: SPENT_PAIR,
+        replay: false,
+        unknown_before: false,
+        spent_before: SpentTokens::default(),
+    }
 }
 
 fn version(text: &str) -> Version {
@@ -29,6 +35,7 @@ fn before(at: &str, claim: Standing) -> View {
         refresh: Some(SPENT),
         pair: Some(SPENT_PAIR),
         refreshed_from: None,
+        spent: SpentTokens::default(),
         noted_pair: None,
         claim,
     }
@@ -276,11 +283,9 @@ fn a_try_known_to_have_spent_nothing_does_not_make_an_earlier_unknown_one_forgot
 fn an_answer_is_stored_over_a_token_spent_before_that_somebody_puts_back_meanwhile() {
     let comparing = || State::Comparing { answer: answer(), tries: 0 };
     let put_back = View { refresh: Some(OTHER), pair: Some(OTHER_PAIR), ..before("3", Standing::Free) };
-    let noted = View { refreshed_from: Some(OTHER), noted_pair: Some(SPENT_PAIR), ..put_back.clone() };
-    assert!(matches!(step(comparing(), Event::Read(noted)).1, Command::Persist { .. }), "the Secret's own notes tell");
-    let knows = Attempt { spent_before: Some(OTHER), ..attempt() };
+    let knows = Attempt { spent_before: SpentTokens::default().with(OTHER), ..attempt() };
     let (_, command) = next(&knows, comparing(), Event::Read(put_back.clone()));
-    assert!(matches!(command, Command::Persist { .. }), "where the notes were dropped, it is known from the start");
+    assert!(matches!(command, Command::Persist { .. }));
     let (state, _) = step(comparing(), Event::Read(put_back));
     assert_eq!(state, State::Forgetting { outcome: Outcome::SupersededByPerson }, "else it is a person's");
 }
@@ -290,8 +295,15 @@ fn an_answer_that_was_spent_itself_is_stored_no_more() {
     let replayed = Attempt { replay: true, ..attempt() };
     let (state, _) = replay(answer());
     let reverted = View { refreshed_from: Some(NEW), noted_pair: Some(OTHER_PAIR), ..before("5", Standing::Free) };
-    let (state, _) = next(&replayed, state, Event::Read(reverted));
-    assert_eq!(state, State::Forgetting { outcome: Outcome::SupersededBySibling });
+    let long_since = View {
+        refreshed_from: Some(OTHER),
+        spent: SpentTokens::default().with(NEW).with(OTHER),
+        ..before("9", Standing::Free)
+    };
+    for view in [reverted, long_since] {
+        let (state, _) = next(&replayed, state.clone(), Event::Read(view));
+        assert_eq!(state, State::Forgetting { outcome: Outcome::SupersededBySibling });
+    }
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Defect {
             }
             (
                 Self::MarkNotRepeated,
-                State::RereadingToRelease { how: Release::MarkUnknown, outcome, .. },
+                State::RereadingToRelease { how: Release::MarkUnknown { .. }, outcome, .. },
                 Event::Read(View { claim: Standing::Free, .. }),
             ) => end(outcome),
             (Self::NoRereading, State::Calling { at, .. }, Event::CallFailed(CallFailure::Rejected)) => {
@@ -74,7 +74,10 @@ impl Defect {
                 (State::Persisting { answer, tries }, Command::Persist { at, remove_claim: true })
             }
             (Self::UnknownGivenBack, state, event) => match next(attempt, state, event) {
-                (State::Releasing { outcome, tries, .. }, Command::Release { at, how: Release::MarkUnknown }) => {
+                (
+                    State::Releasing { outcome, tries, .. },
+                    Command::Release { at, how: Release::MarkUnknown { .. } },
+                ) => {
                     let how = Release::GiveBack { handled: false };
                     (State::Releasing { how, outcome, tries }, Command::Release { at, how })
                 }

@@ -35,26 +35,17 @@ pub struct Rules {
     pub defect: Option<Defect>,
 }
 
-/// A hole of the product that this model has found, and that is not mended yet. Each has a test of its
-/// own that shows it; everything else is checked with them forgiven.
+/// A limit of the product that this model has found. Each has a test of its own that shows it; everything else is
+/// checked with them forgiven. Both need a writer who drops the operator's notes from the Secret (`kubectl replace`).
 ///
-/// When one is mended: bring what is mirrored here up to date, take the hole out of `RULES`, and let its
-/// test run with the others.
+/// When one is mended: bring what is mirrored here up to date, take it out of `RULES`, and let its test run with the
+/// others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hole {
-    /// A retry that follows an unknown outcome, and is given up before its call or ends with a definite
-    /// error that is no refusal, gives the claim back: that the earlier outcome is unknown is no more said.
-    UnknownNoMoreSaid,
-    /// A spent pair that somebody puts back while a later answer is to be stored counts as a person's.
-    RevertedTakenForPerson,
-    /// What a transaction saw last is decided upon without what a read looks for: that the token is known
-    /// to be spent, or that the pair it was spent for is kept in the journal.
-    NotReadAgain,
-    /// A pair from the journal is stored, over a spent one that somebody put back, although its own refresh
-    /// token has been presented meanwhile.
+    /// A pair that one leader kept in its journal is written back over a spent one although another leader has spent
+    /// it since, and has not yet said so in the status.
     SpentPairWrittenBack,
-    /// A spent pair older than the one before the newest, or put back without the annotations, is not
-    /// known to be spent once the process has forgotten it: it counts as a person's new pair.
+    /// A spent token that is put back with no note of it left, neither on the Secret nor in the process, is presented.
     OldPairNotKnown,
 }
 
@@ -116,8 +107,7 @@ fn is_superseded(rules: &Rules, world: &World, told: &Transaction, answer: Pair)
         || is_anothers
         || (pair.family() == answer.family() && pair.access >= answer.access);
     // Dead tokens are no loss. Nor is a pair whose refresh token an outsider has just put back, and is good.
-    let reverted = secret.by_outsider && pair.refresh != told.from;
-    let forgiven = reverted && rules.forgives(Hole::RevertedTakenForPerson);
+    let forgiven = secret.by_outsider && told.knows_nothing_of(pair.refresh) && rules.forgives(Hole::OldPairNotKnown);
     // With its claim taken away by an outsider, nobody can tell which of two calls was the later one.
     // Another may have claimed the token meanwhile, and its call is a later one. Where the token stays, nothing is lost.
     let token_stays = rules.tiktok == TikTok::Keeps && world.is_living(pair.refresh);
@@ -217,13 +207,16 @@ impl Rules {
 
     /// `outcome::take_in`, as far as it bears on what is done next.
     fn take_in(world: &mut World, at: usize, told: &Transaction, outcome: Outcome) {
+        let present = world.secret.and_then(|secret| secret.pair).map(|pair| pair.refresh);
         let process = &mut world.processes[at];
+        if told.granted.is_some_and(|pair| pair.refresh != told.from) {
+            process.last_spent = Some(told.from);
+        }
         match outcome {
-            Outcome::Refreshed => {
-                let stored = told.granted.map(|pair| pair.refresh);
-                process.last_spent = Some(told.from).filter(|spent| stored != Some(*spent));
-            }
+            Outcome::Refreshed => {}
             Outcome::Stale if told.nth_claim == 0 => process.knows_from_transaction = false,
+            Outcome::SupersededByPerson | Outcome::SupersededBySibling => process.knows_from_transaction = false,
+            _ if present != Some(told.from) => process.knows_from_transaction = false,
             _ => {}
         }
     }
@@ -251,12 +244,12 @@ impl Rules {
         if claim.from != refresh && standing != alive {
             return None;
         }
-        Some(ClaimFacts {
-            standing,
-            presented: 1 + u32::from(claim.again),
-            at: 0,
-            marked_unknown: claim.marked_unknown,
-        })
+        // A further try that led to no call leaves the token as unknown as it was.
+        let (standing, again, marked_unknown) = match standing {
+            ClaimStanding::NeverCalled if claim.again => (ClaimStanding::Unknown, false, true),
+            standing => (standing, claim.again, claim.marked_unknown),
+        };
+        Some(ClaimFacts { standing, presented: 1 + u32::from(again), at: 0, marked_unknown })
     }
 
     /// `Claims::remaining`: another's claim is respected from the first time it is seen.
@@ -300,6 +293,7 @@ impl Rules {
             refresh: secret.pair.map(|pair| token_digest(pair.refresh)),
             pair: secret.pair.map(Pair::digest),
             refreshed_from: secret.refreshed_from.map(From::digest),
+            spent: secret.spent.of_product(),
             noted_pair: secret.noted_pair.map(Pair::digest),
             claim,
         }
@@ -313,20 +307,28 @@ impl Rules {
         let Some(pair) = secret.pair else { return false };
         let claim = self.claim_facts(world, at, pair.refresh);
         let process = &mut world.processes[at];
-        let mut known_spent =
-            secret.noted_pair != Some(pair) && secret.refreshed_from == Some(From::Token(pair.refresh));
+        let mut known_spent = secret.noted_pair != Some(pair)
+            && (secret.refreshed_from == Some(From::Token(pair.refresh)) || secret.spent.contains(pair.refresh));
         // A claim that may be over by now is looked at anew.
-        let reads = !process.knows_from_transaction
-            || secret.claim.is_some_and(|claim| !claim.marked_unknown)
-            || self.forgives(Hole::NotReadAgain);
+        let reads = !process.knows_from_transaction || secret.claim.is_some_and(|claim| !claim.marked_unknown);
         if reads {
             known_spent |= process.last_spent == Some(pair.refresh);
             let reverted = process
                 .journal
                 .kept
-                .filter(|kept| kept.entry.from == pair.refresh && kept.answer().refresh != pair.refresh);
+                .filter(|kept| kept.entry.from == pair.refresh || kept.entry.spent_before.contains(pair.refresh))
+                .filter(|kept| kept.answer().refresh != pair.refresh);
             match reverted {
-                Some(kept) if kept.restored => known_spent = true,
+                Some(kept)
+                    if kept.restored
+                        || process.last_spent == Some(kept.answer().refresh)
+                        || secret.spent.contains(kept.answer().refresh)
+                        || secret
+                            .noted_pair
+                            .is_some_and(|noted| noted != kept.answer() && noted != kept.entry.from_pair) =>
+                {
+                    known_spent = true;
+                }
                 Some(kept) => {
                     Self::store(world, at, Work::WriteBack, kept);
                     return true;
@@ -359,8 +361,15 @@ impl Rules {
         if !matches!(decide(&observed, &POLICY, NOW), Decision::Refresh { .. }) {
             return false;
         }
+        let process = &world.processes[at];
+        let in_good_faith = secret.by_outsider
+            && secret.refreshed_from != Some(From::Token(pair.refresh))
+            && !secret.spent.contains(pair.refresh)
+            && process.last_spent != Some(pair.refresh)
+            && !process.journal.kept.is_some_and(|kept| kept.entry.from == pair.refresh);
         // `Controller::start_refresh`.
         let (state, command) = transaction::start(version(true));
+        let process = process.clone();
         let attempt = world.unused_attempt();
         world.processes[at].transaction = Some(Transaction {
             work: Work::Refresh,
@@ -368,8 +377,13 @@ impl Rules {
             nth_claim: 0,
             from: pair.refresh,
             from_pair: pair,
+            spent_before: process
+                .last_spent
+                .filter(|spent| *spent != pair.refresh)
+                .map_or(secret.spent, |spent| secret.spent.with(spent)),
             unknown_before: claim.is_some_and(|claim| claim.standing == ClaimStanding::Unknown),
             again: claim.is_some_and(|claim| claim.standing == ClaimStanding::Unknown || claim.presented > 1),
+            in_good_faith,
             aged: false,
             granted: None,
             is_journaled: false,
@@ -385,8 +399,11 @@ impl Rules {
     /// `Transaction::begin` for an answer from the journal, and the first lines of `drive`.
     pub fn store(world: &mut World, at: usize, work: Work, kept: Kept) {
         let answer = kept.answer();
-        let (state, command) =
-            transaction::replay(Answer { pair: answer.digest(), rotated: answer.refresh != kept.entry.from });
+        let (state, command) = transaction::replay(Answer {
+            pair: answer.digest(),
+            refresh: token_digest(answer.refresh),
+            rotated: answer.refresh != kept.entry.from,
+        });
         let process = &mut world.processes[at];
         if work == Work::WriteBack {
             process.journal.entry = Some(kept.entry);
@@ -397,8 +414,10 @@ impl Rules {
             nth_claim: kept.entry.id.nth,
             from: kept.entry.from,
             from_pair: kept.entry.from_pair,
+            spent_before: kept.entry.spent_before,
             unknown_before: false,
             again: false,
+            in_good_faith: false,
             aged: true,
             granted: Some(answer),
             is_journaled: true,
@@ -457,24 +476,20 @@ impl Rules {
             Command::Persist { remove_claim, .. } => {
                 let place = usize::from(told.granted?.refresh);
                 let spent = told.work != Work::Refresh && world.marks[place] != Mark::Fresh;
-                if spent && self.forgives(Hole::SpentPairWrittenBack) {
+                let notes_dropped = world.secret.is_some_and(|secret| secret.noted_pair.is_none());
+                if spent && notes_dropped && self.forgives(Hole::SpentPairWrittenBack) {
                     world.excused[place] = Excused::All;
                 }
-                Write::Persist { pair: told.granted?, from: told.from, from_pair: told.from_pair, remove_claim }
-            }
-            Command::Release { how: Release::MarkUnknown, .. } => Write::Settle(Some(claim(told, true))),
-            Command::Release { .. } => {
-                let place = usize::from(told.from);
-                let says_no_more = told.unknown_before || told.again;
-                if says_no_more && self.forgives(Hole::UnknownNoMoreSaid) {
-                    world.excused[place] = match world.excused[place] {
-                        Excused::Nobody => Excused::ForNotSaying,
-                        Excused::AllBut(_) => Excused::All,
-                        excused => excused,
-                    };
+                Write::Persist {
+                    pair: told.granted?,
+                    from: told.from,
+                    from_pair: told.from_pair,
+                    spent_before: told.spent_before,
+                    remove_claim,
                 }
-                Write::Settle(None)
             }
+            Command::Release { how: Release::MarkUnknown { .. }, .. } => Write::Settle(Some(claim(told, true))),
+            Command::Release { .. } => Write::Settle(None),
             _ => return None,
         })
     }
@@ -488,7 +503,7 @@ impl Rules {
             // A patch that changes nothing makes no new version.
             Write::Settle(None) if secret.claim.is_none() => return Ok(()),
             Write::Settle(None) => world.set_claim(None),
-            Write::Persist { pair, from, from_pair, remove_claim } => {
+            Write::Persist { pair, from, from_pair, spent_before, remove_claim } => {
                 if let Some(old) = secret.pair {
                     if old.family() > pair.family() {
                         result =
@@ -500,6 +515,7 @@ impl Rules {
                 secret.pair = Some(pair);
                 secret.refreshed_from =
                     Some(if pair.refresh == from { From::Pair(from_pair) } else { From::Token(from) });
+                secret.spent = if pair.refresh == from { spent_before } else { spent_before.with(from) };
                 secret.noted_pair = Some(pair);
                 secret.by_outsider = false;
                 world.secret = Some(secret);
@@ -525,7 +541,7 @@ impl Rules {
         let (from, said) = (told.from, told.unknown_before || told.again);
         let place = usize::from(from);
         let excused = match world.excused[place] {
-            Excused::Nobody | Excused::ForNotSaying => false,
+            Excused::Nobody => false,
             Excused::AllBut(one) => usize::from(one) != at,
             Excused::All => true,
         };
@@ -549,7 +565,7 @@ impl Rules {
         }
         match mark {
             Mark::Fresh | Mark::Refused => Ok(()),
-            Mark::Open if said || world.excused[place] == Excused::ForNotSaying => Ok(()),
+            Mark::Open if said => Ok(()),
             Mark::Open => breach(
                 Invariant::SpentTwice,
                 "it was presented before with an unknown outcome, and the claim did not say so",
@@ -559,25 +575,15 @@ impl Rules {
                 let claims = world.secret.and_then(|secret| secret.claim).map(|claim| claim.id);
                 let own = process.transaction.as_ref().map(Transaction::claim_id);
                 // Its answer was late, and was stored while the claim for trying once more stood already.
-                let was_open = mark_at_claim == Mark::Open && (said || world.excused[place] == Excused::ForNotSaying);
+                let was_open = mark_at_claim == Mark::Open && said;
                 if claims == own && (was_open || mark_at_claim == Mark::Refused) {
                     return Ok(());
                 }
-                let by_outsider = world.secret.is_some_and(|secret| secret.by_outsider);
-                let traces = [
-                    world.secret.and_then(|secret| secret.refreshed_from) == Some(From::Token(from)),
-                    process.last_spent == Some(from),
-                    process.journal.kept.is_some_and(|kept| kept.entry.from == from),
-                ];
-                if self.forgives(Hole::OldPairNotKnown) && by_outsider && !traces.contains(&true) {
+                let in_good_faith = process.transaction.as_ref().is_some_and(|told| told.in_good_faith);
+                if self.forgives(Hole::OldPairNotKnown) && in_good_faith {
                     return Ok(());
                 }
-                let how = if traces.contains(&true) {
-                    "it was spent, its answer was stored, and there are traces that say so"
-                } else {
-                    "it was spent and its answer was stored"
-                };
-                breach(Invariant::SpentTwice, how)
+                breach(Invariant::SpentTwice, "it was spent and its answer was stored")
             }
         }
     }
@@ -605,7 +611,11 @@ impl Rules {
     pub fn answered(pair: Option<Pair>, told: &mut Transaction) -> Event {
         told.granted = pair;
         match pair {
-            Some(pair) => Event::Answered(Answer { pair: pair.digest(), rotated: pair.refresh != told.from }),
+            Some(pair) => Event::Answered(Answer {
+                pair: pair.digest(),
+                refresh: token_digest(pair.refresh),
+                rotated: pair.refresh != told.from,
+            }),
             None => Event::CallFailed(CallFailure::Rejected),
         }
     }
@@ -641,6 +651,8 @@ impl Rules {
             process.journal.kept.is_some_and(|kept| {
                 !kept.restored
                     && kept.entry.from == pair.refresh
+                    // With a newer pair noted, which nobody keeps, the operator says so and waits for a person.
+                    && secret.noted_pair.is_none_or(|noted| noted == kept.answer() || noted == kept.entry.from_pair)
                     && kept.answer().refresh != pair.refresh
                     && world.is_living(kept.answer().refresh)
             })

@@ -7,7 +7,7 @@ use tiktok_shop_operator::transaction::{ApiFailure, CallFailure, Command, Event,
 use super::defects::Defect;
 use super::driver::{Breach, Rules, TikTok};
 use super::world::{
-    Entry, Excused, FIRST, From, Left, Mark, PERSONS, Pair, Run, Secret, Seen, Transaction, Wire, World, Write,
+    Entry, Excused, FIRST, From, Left, Mark, PERSONS, Pair, Run, Secret, Seen, Spent, Transaction, Wire, World, Write,
     is_current,
 };
 
@@ -508,8 +508,14 @@ impl<'a> Moves<'a> {
             for pair in [Some(FIRST), None] {
                 let words = || format!("the Secret is created anew with {pair:?}");
                 self.add(None, words, |_, world, _| {
-                    world.secret =
-                        Some(Secret { pair, refreshed_from: None, noted_pair: None, claim: None, by_outsider: true });
+                    world.secret = Some(Secret {
+                        pair,
+                        refreshed_from: None,
+                        spent: Spent::default(),
+                        noted_pair: None,
+                        claim: None,
+                        by_outsider: true,
+                    });
                     put(world, pair);
                     Ok(())
                 });
@@ -678,8 +684,8 @@ fn excused(world: &World, token: u8) -> Excused {
     let is_at_it = process.transaction.as_ref().is_some_and(|told| {
         let marks = matches!(
             told.state,
-            State::Releasing { how: Release::MarkUnknown, .. }
-                | State::RereadingToRelease { how: Release::MarkUnknown, .. }
+            State::Releasing { how: Release::MarkUnknown { .. }, .. }
+                | State::RereadingToRelease { how: Release::MarkUnknown { .. }, .. }
         );
         told.from == token && (marks || told.wire != Wire::Quiet)
     });
@@ -698,6 +704,7 @@ fn overwrite(world: &mut World, pair: Option<Pair>, keeps_annotations: bool) {
     if !keeps_annotations {
         secret.refreshed_from = None::<From>;
         secret.noted_pair = None;
+        secret.spent = Spent::default();
     }
     world.bump();
     put(world, pair);

@@ -1,7 +1,7 @@
 //! Everything there is in the model: one small value, compared and hashed as a whole.
 
 use tiktok_shop_operator::cluster::Version;
-use tiktok_shop_operator::tokens::Digest;
+use tiktok_shop_operator::tokens::{Digest, SpentTokens};
 use tiktok_shop_operator::transaction::{Attempt, Command, State};
 
 /// Refresh tokens of one authorization at most; the n-th of authorization f is `f * ROTATIONS + n`.
@@ -71,6 +71,25 @@ impl From {
     }
 }
 
+/// The annotation `spent-tokens`: a set, as there are too few tokens here for any to be forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Spent(u8);
+
+impl Spent {
+    pub const fn with(self, token: u8) -> Self {
+        Self(self.0 | 1 << token)
+    }
+
+    pub const fn contains(self, token: u8) -> bool {
+        self.0 & 1 << token != 0
+    }
+
+    pub fn of_product(self) -> SpentTokens {
+        let tokens = (0..8).filter(|token| self.contains(*token));
+        tokens.fold(SpentTokens::default(), |spent, token| spent.with(token_digest(token)))
+    }
+}
+
 /// A claim's id: the transaction, and a count of its claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClaimId {
@@ -96,6 +115,7 @@ pub struct Claim {
 pub struct Secret {
     pub pair: Option<Pair>,
     pub refreshed_from: Option<From>,
+    pub spent: Spent,
     pub noted_pair: Option<Pair>,
     pub claim: Option<Claim>,
     /// For the witness: did somebody else than an operator write the pair?
@@ -132,6 +152,7 @@ pub struct Entry {
     pub id: ClaimId,
     pub from: u8,
     pub from_pair: Pair,
+    pub spent_before: Spent,
     /// `None`: an intent.
     pub answer: Option<Pair>,
 }
@@ -174,9 +195,12 @@ pub struct Transaction {
     pub nth_claim: u8,
     pub from: u8,
     pub from_pair: Pair,
+    pub spent_before: Spent,
     pub unknown_before: bool,
     /// Will its claim say by `presented` that the token was presented before?
     pub again: bool,
+    /// For the witness: did somebody put that token there, and nothing that the process could see said that it is spent?
+    pub in_good_faith: bool,
     /// Is its present claim older than a claim lives?
     pub aged: bool,
     pub granted: Option<Pair>,
@@ -197,7 +221,13 @@ impl Transaction {
             from_pair: self.from_pair.digest(),
             replay: self.work != Work::Refresh,
             unknown_before: self.unknown_before,
+            spent_before: self.spent_before.of_product(),
         }
+    }
+
+    /// Had it, when it began, no note of this token, and so no means to tell it from a person's?
+    pub const fn knows_nothing_of(&self, token: u8) -> bool {
+        token != self.from && !self.spent_before.contains(token)
     }
 
     pub const fn claim_id(&self) -> ClaimId {
@@ -205,7 +235,13 @@ impl Transaction {
     }
 
     pub fn entry(&self, answer: Option<Pair>) -> Entry {
-        Entry { id: self.claim_id(), from: self.from, from_pair: self.from_pair, answer }
+        Entry {
+            id: self.claim_id(),
+            from: self.from,
+            from_pair: self.from_pair,
+            spent_before: self.spent_before,
+            answer,
+        }
     }
 }
 
@@ -235,6 +271,7 @@ pub enum Write {
         pair: Pair,
         from: u8,
         from_pair: Pair,
+        spent_before: Spent,
         remove_claim: bool,
     },
 }
@@ -257,8 +294,6 @@ pub enum Excused {
     Nobody,
     /// All but the process of this instance, whose transaction is under way.
     AllBut(u8),
-    /// A known hole of the product: see `Hole::UnknownNoMoreSaid`.
-    ForNotSaying,
     All,
 }
 
@@ -316,6 +351,7 @@ impl World {
                 pair: Some(FIRST),
                 refreshed_from: None,
                 noted_pair: None,
+                spent: Spent::default(),
                 claim: None,
                 by_outsider: true,
             }),
