@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| tiktok_shop_operator_fuzz::bodies::token_secret::check(input));

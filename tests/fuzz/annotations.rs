@@ -1,0 +1,78 @@
+//! Annotations and the objects that carry them, as the API server hands them out. The input is an annotation's value,
+//! and also the JSON of a whole object.
+
+use kube::Resource as _;
+use tiktok_shop_operator::api::names;
+use tiktok_shop_operator::cluster::{WatchedIntegration, WatchedSecret};
+use tiktok_shop_operator::tokens::Digest;
+use tiktok_shop_operator::transaction::Claim;
+
+/// The longest that anybody's claim is respected, in seconds.
+const LONGEST_CLAIM: u64 = 3_600;
+
+/// Where `kubectl apply` leaves a Secret's values in clear.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Whatever stands in an annotation, reading it ends, and what is read is written alike.
+pub fn check(input: &[u8]) {
+    objects(input);
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    claim(text);
+    if let Some(digest) = Digest::parse(text) {
+        assert_eq!(digest.to_string(), text, "another text for the same digest");
+    }
+    values(text);
+}
+
+fn claim(text: &str) {
+    let Some(claim) = Claim::parse(text) else { return };
+    assert!(text.len() <= 4_096, "a claim of {} bytes is read", text.len());
+    let written = claim.to_text();
+    // Escapes may make it longer than what is read again.
+    if written.len() <= 4_096 {
+        assert_eq!(Claim::parse(&written).as_ref(), Some(&claim), "it is written as {written}");
+    }
+    assert!(claim.life().as_secs() <= LONGEST_CLAIM);
+    assert!(claim.holder.ends_with(claim.process()));
+    if let Some(from) = claim.from_digest() {
+        assert_eq!(from.to_string(), claim.from);
+    }
+}
+
+/// The text as the value of every annotation of a Secret that is watched.
+fn values(text: &str) {
+    let own = [
+        names::REFRESH_ATTEMPT,
+        names::REFRESHED_AT,
+        names::REFRESHED_FROM,
+        names::TOKENS_DIGEST,
+        names::HANDLED_REFRESH_REQUEST,
+        names::REFRESH_REQUESTED_AT,
+    ];
+    let all = own.iter().chain([&LAST_APPLIED]).map(|name| ((*name).to_owned(), text.into()));
+    let all: serde_json::Map<_, _> = all.collect();
+    let secret = serde_json::json!({"metadata": {"name": "tokens", "annotations": all}});
+    let secret: WatchedSecret = serde_json::from_value(secret).expect("any text can stand in an annotation");
+    let kept = secret.meta().annotations.clone().unwrap_or_default();
+    assert_eq!(kept.len(), own.len(), "an annotation of others is kept, or one of ours is lost");
+    assert!(own.iter().all(|name| kept.get(*name).is_some_and(|value| value == text)));
+}
+
+/// The input as an object of the watches.
+fn objects(input: &[u8]) {
+    if let Ok(secret) = serde_json::from_slice::<WatchedSecret>(input) {
+        let kept = secret.meta().annotations.clone().unwrap_or_default();
+        assert!(kept.keys().all(|name| name.starts_with(names::PREFIX)), "others' annotations are kept: {kept:?}");
+    }
+    let Ok(integration) = serde_json::from_slice::<WatchedIntegration>(input) else { return };
+    if let Some(status) = integration.status {
+        let written = serde_json::to_value(&status).expect("a status has a JSON form");
+        let read = serde_json::from_value(written.clone()).ok();
+        assert_eq!(read.as_ref(), Some(&status), "it is written as {written}");
+    }
+    if let Ok(spec) = integration.spec {
+        let written = serde_json::to_value(&spec).expect("a spec has a JSON form");
+        let read = serde_json::from_value(written.clone()).ok();
+        assert_eq!(read.as_ref(), Some(&spec), "it is written as {written}");
+    }
+}
