@@ -3,7 +3,7 @@ CARGO ?= cargo
 CRD := crds/tiktokshopintegrations.tiktokshop.dev.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help assets build demo test lint generate check-generated contract-table clean
+.PHONY: help assets build demo test fuzz lint generate check-generated contract-table clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -22,6 +22,15 @@ demo: assets ## See the operator at work on a real API server, from nothing
 test: export RUST_TEST_THREADS ?= 4
 test: assets ## Run all tests: units, documentation, test kit, and the operator against a real API server
 	$(CARGO) test --workspace --no-fail-fast
+
+# What is found goes to fuzz/found/, and not into the corpus in the tree.
+FUZZ_RUNS ?= 1000000
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+fuzz: ## Look for inputs that break a promise, FUZZ_RUNS=1000000 for each target, one after another
+	@for target in $(FUZZ_TARGETS); do \
+	mkdir -p fuzz/found/$$target && \
+	$(CARGO) fuzz run --sanitizer none $$target fuzz/found/$$target fuzz/corpus/$$target -- -runs=$(FUZZ_RUNS) || exit 1; \
+	done
 
 lint: ## Check format, lints, documentation and licences
 	$(CARGO) fmt --all --check

@@ -18,17 +18,17 @@ const LONGEST: usize = 4_096;
 
 #[test]
 fn no_answer_of_tiktok_is_too_odd_to_be_sorted_and_none_shows_a_secret() {
-    replay("tiktok_answer", bodies::tiktok_answer::check, 4_000);
+    replay("tiktok_answer", bodies::tiktok_answer::check, 8_000);
 }
 
 #[test]
 fn no_secret_data_is_too_odd_to_be_read_and_what_is_written_back_reads_alike() {
-    replay("token_secret", bodies::token_secret::check, 30_000);
+    replay("token_secret", bodies::token_secret::check, 150_000);
 }
 
 #[test]
 fn no_annotation_is_too_odd_to_be_read() {
-    replay("annotations", bodies::annotations::check, 30_000);
+    replay("annotations", bodies::annotations::check, 100_000);
 }
 
 #[test]
@@ -38,12 +38,12 @@ fn no_journal_file_keeps_the_operator_from_starting_or_shows_a_token() {
 
 #[test]
 fn a_duration_means_the_same_in_a_spec_and_as_a_flag() {
-    replay("duration", bodies::duration::check, 30_000);
+    replay("duration", bodies::duration::check, 200_000);
 }
 
 #[test]
 fn nothing_that_can_be_observed_leaves_a_decision_open_or_sleeps_past_its_time() {
-    replay("decide", bodies::decide::check, 100_000);
+    replay("decide", bodies::decide::check, 1_000_000);
 }
 
 /// Tries all files of a target's corpus, and as many mutations of them.

@@ -134,7 +134,11 @@ impl Secret {
             .map(|writer| writer.name.as_str())
     }
 
-    fn parse(body: &[u8]) -> Result<Self, ApiError> {
+    /// Reads the API server's answer.
+    ///
+    /// # Errors
+    /// Where it is no Secret, or has no version; the error shows no value.
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         // serde's error may quote a value: only the place is told.
         let wire: WireSecret = serde_json::from_slice(body).map_err(|error| {
             ApiError::lost(&format!(

@@ -3,7 +3,7 @@
 
 use kube::Resource as _;
 use tiktok_shop_operator::api::names;
-use tiktok_shop_operator::cluster::{WatchedIntegration, WatchedSecret};
+use tiktok_shop_operator::cluster::{Secret, WatchedIntegration, WatchedSecret};
 use tiktok_shop_operator::tokens::Digest;
 use tiktok_shop_operator::transaction::Claim;
 
@@ -12,6 +12,9 @@ const LONGEST_CLAIM: u64 = 3_600;
 
 /// Where `kubectl apply` leaves a Secret's values in clear.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// What no text may show, where an object has it in a value.
+const PLANTED: &str = "hunter2";
 
 /// Whatever stands in an annotation, reading it ends, and what is read is written alike.
 pub fn check(input: &[u8]) {
@@ -58,8 +61,22 @@ fn values(text: &str) {
     assert!(own.iter().all(|name| kept.get(*name).is_some_and(|value| value == text)));
 }
 
-/// The input as an object of the watches.
+/// The input as an object that is read or watched.
 fn objects(input: &[u8]) {
+    match Secret::parse(input) {
+        Ok(secret) => {
+            let Secret { version, annotations, .. } = &secret;
+            assert!(!matches!(version.as_str(), "" | "0"), "a write on condition of it would have no condition");
+            assert!(
+                annotations.keys().all(|name| name.starts_with(names::PREFIX)),
+                "others' are kept: {annotations:?}"
+            );
+            for key in secret.data.keys() {
+                assert_ne!(secret.last_writer(key), Some(names::FIELD_MANAGER), "its own write is another's");
+            }
+        }
+        Err(error) => assert!(!format!("{error} {error:?}").contains(PLANTED), "the error shows a value: {error:?}"),
+    }
     if let Ok(secret) = serde_json::from_slice::<WatchedSecret>(input) {
         let kept = secret.meta().annotations.clone().unwrap_or_default();
         assert!(kept.keys().all(|name| name.starts_with(names::PREFIX)), "others' annotations are kept: {kept:?}");
