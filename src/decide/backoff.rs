@@ -23,6 +23,10 @@ const LONGEST_IN_CLUSTER: i64 = 60;
 /// Pause before a rejected refresh token is tried once more, in case TikTok was wrong.
 const REJECTED: i64 = 4 * 3_600;
 
+/// Shortest of the longest pauses before a token is presented once more that was presented again and again without an
+/// answer, however little life is left.
+const LONGEST_SETTLE_AT_LEAST: i64 = 60;
+
 /// The pause takes at most this part of the life that the token has left.
 const PART_OF_LIFE: i64 = 8;
 
@@ -61,13 +65,19 @@ pub fn retry_delay(backoff: &Backoff) -> i64 {
 
 /// Seconds after a claim before its unknown outcome is settled by trying once more.
 ///
-/// A crash is settled at once. What has been presented again and again without an answer is not
-/// presented faster and faster: each time may be the one that TikTok punishes.
+/// A crash is settled at once. What has been presented again and again without an answer is
+/// presented ever more slowly, as each time may be the one that TikTok punishes, but not past the
+/// token's expiry, where a minute is enough to keep to that. `life_left` is what the access token
+/// had left at the claim, in seconds, where that is known.
 #[must_use]
-pub fn settle_delay(presented: u32, marked: bool) -> i64 {
+pub fn settle_delay(presented: u32, marked: bool, life_left: Option<i64>) -> i64 {
+    let longest = match life_left {
+        Some(left) if left > 0 => (left / PART_OF_LIFE).max(LONGEST_SETTLE_AT_LEAST).min(LONGEST),
+        _ => LONGEST_EXPIRED,
+    };
     match presented {
         0 | 1 if marked => FIRST,
         0 | 1 => i64::MIN,
-        _ => (20_i64 << (presented - 2).min(20)).min(LONGEST),
+        _ => (20_i64 << (presented - 2).min(20)).min(longest),
     }
 }

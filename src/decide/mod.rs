@@ -164,10 +164,10 @@ fn claim_respected(observed: &Observed<'_>, _: &Policy, _: i64) -> Option<Decisi
 fn backed_off(observed: &Observed<'_>, policy: &Policy, now: i64) -> Option<Decision> {
     let facts = observed.tokens()?;
     // A claim without a mark is a crash's: it is settled at once, but not again and again.
-    let settle = facts
-        .claim
-        .filter(|claim| claim.standing == ClaimStanding::Unknown)
-        .map_or(i64::MIN, |claim| after(claim.at, settle_delay(claim.presented, claim.marked_unknown), now));
+    let settle = facts.claim.filter(|claim| claim.standing == ClaimStanding::Unknown).map_or(i64::MIN, |claim| {
+        let life_left = facts.access_expires_at.map(|expires_at| expires_at.saturating_sub(claim.at));
+        after(claim.at, settle_delay(claim.presented, claim.marked_unknown, life_left), now)
+    });
     let failed = observed.history.failure.filter(|failure| failure.still_applies).map_or(i64::MIN, |failure| {
         let delay = retry_delay(&Backoff {
             reason: failure.reason,

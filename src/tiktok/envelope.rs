@@ -56,6 +56,8 @@ pub(super) struct Envelope {
     pub(super) message: String,
     request_id: Option<String>,
     data: Data,
+    /// Of the tokens in this very answer, which may be new and alive though it says that it failed.
+    own: Scrubber,
 }
 
 impl Envelope {
@@ -73,11 +75,15 @@ impl Envelope {
             serde_json::from_slice::<Wire>(body).or_else(|_| serde_json::from_slice::<Core>(body).map(Wire::from));
         // The parser's error is dropped: it may show a value.
         let wire = wire.ok()?;
+        let data = wire.data.0;
+        let own: Vec<&SecretText> = [&data.access_token.0, &data.refresh_token.0].into_iter().flatten().collect();
+        let own = Scrubber::new(&own);
         Some(Self {
             code: wire.code.0?,
             message: wire.message.0.unwrap_or_default(),
             request_id: wire.request_id.0,
-            data: wire.data.0,
+            data,
+            own,
         })
     }
 
@@ -89,10 +95,9 @@ impl Envelope {
         let data = &mut self.data;
         let access_token = data.access_token.0.take()?;
         let refresh_token = data.refresh_token.0.take();
-        let new =
-            Scrubber::new(&[Some(&access_token), refresh_token.as_ref()].into_iter().flatten().collect::<Vec<_>>());
+        let own = &self.own;
         let quote = |text: &Text| {
-            let text = text.0.as_deref().map(|text| new.quote(&scrubber.quote(text, usize::MAX), SELLER_LIMIT));
+            let text = text.0.as_deref().map(|text| own.quote(&scrubber.quote(text, usize::MAX), SELLER_LIMIT));
             text.filter(|text| !text.is_empty())
         };
         let seller = Seller {
@@ -119,7 +124,13 @@ impl Envelope {
 
     /// `TikTok`'s name for this call, fit to be shown.
     pub(super) fn request_id(&self, scrubber: &Scrubber) -> Option<String> {
-        self.request_id.as_deref().map(|id| scrubber.quote(id, REQUEST_ID_LIMIT)).filter(|id| !id.is_empty())
+        let id = self.request_id.as_deref().map(|id| self.quote(id, scrubber, REQUEST_ID_LIMIT));
+        id.filter(|id| !id.is_empty())
+    }
+
+    /// A text of this answer, fit to be shown: scrubbed of what was sent and of the tokens in the answer.
+    pub(super) fn quote(&self, text: &str, scrubber: &Scrubber, limit: usize) -> String {
+        self.own.quote(&scrubber.quote(text, usize::MAX), limit)
     }
 }
 

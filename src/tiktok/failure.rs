@@ -215,6 +215,12 @@ impl Answer<'_> {
         self.envelope.is_none() && self.shape != Shape::Incomplete && unserved.contains(&self.status)
     }
 
+    /// 600 and more are none that HTTP knows: what says so is not to be believed where it says that a token is unspent
+    /// (RFC 9110, section 15: a client takes them for 5xx).
+    fn has_failed(&self) -> bool {
+        self.status.is_server_error() || (self.envelope.is_some() && self.status.as_u16() >= 600)
+    }
+
     /// Sorts it by what to do about it. The meaning of codes is that of the published tables, which are incomplete,
     /// and of answers seen live.
     pub(super) fn sort(&self, scrubber: &Scrubber) -> Failure {
@@ -224,7 +230,7 @@ impl Answer<'_> {
         let mut failure = Failure::new(reason, spent, message).with_status(self.status);
         failure.code = self.envelope.map(|envelope| envelope.code);
         failure.request_id = self.envelope.and_then(|envelope| envelope.request_id(scrubber));
-        if reason == FailureReason::RateLimited || self.status.is_server_error() {
+        if reason == FailureReason::RateLimited || self.has_failed() {
             failure.retry_after = retry_after(self.headers, self.now);
         }
         failure
@@ -242,7 +248,7 @@ impl Answer<'_> {
         if self.status == StatusCode::TOO_MANY_REQUESTS {
             return (RateLimited, Spent::Unspent, too_many(quoted));
         }
-        if self.status.is_server_error() {
+        if self.has_failed() {
             let status = self.status.as_u16();
             let message = match said {
                 Some(_) => format!("TikTok failed with HTTP {status} ({quoted})"),
@@ -282,7 +288,7 @@ impl Said {
         Self {
             code: envelope.code,
             words: words.collect::<Vec<_>>().join(" "),
-            message: scrubber.quote(&envelope.message, QUOTE_LIMIT),
+            message: envelope.quote(&envelope.message, scrubber, QUOTE_LIMIT),
         }
     }
 

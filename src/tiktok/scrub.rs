@@ -14,6 +14,9 @@ const MARK: &str = "[redacted]";
 /// that, `TikTok`'s tokens share a beginning ("TTP_", "ROW_") that says nothing.
 const TELLING: usize = 16;
 
+/// Shorter pieces of base64 would be found by accident.
+const SHORTEST_WITHIN: usize = 8;
+
 /// Finds some secret values in a text: as they are, percent-encoded, form-encoded, with JSON's backslashes, in base64
 /// (both alphabets), and cut off after at least 16 bytes.
 pub struct Scrubber {
@@ -26,12 +29,18 @@ impl Scrubber {
     pub fn new(secrets: &[&SecretText]) -> Self {
         let needles = secrets.iter().flat_map(|secret| {
             let value = secret.expose();
+            let within = (1..=2).flat_map(|skipped| {
+                [within_base64(&STANDARD_NO_PAD, value, skipped), within_base64(&URL_SAFE_NO_PAD, value, skipped)]
+            });
             [
                 Zeroizing::new(value.to_owned()),
                 Zeroizing::new(value.chars().filter(|c| !is_unprintable(*c)).collect()),
                 Zeroizing::new(STANDARD_NO_PAD.encode(value)),
                 Zeroizing::new(URL_SAFE_NO_PAD.encode(value)),
             ]
+            .into_iter()
+            .chain(within.filter(|needle| needle.len() >= SHORTEST_WITHIN))
+            .collect::<Vec<_>>()
         });
         Self { needles: needles.filter(|needle| !needle.is_empty()).collect() }
     }
@@ -88,6 +97,16 @@ impl fmt::Debug for Scrubber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Scrubber({} values)", self.needles.len())
     }
+}
+
+/// The characters of a base64 text that are the value's alone, where so many bytes (modulo 3) of something else stand
+/// before it and something may follow, as in "user:password".
+fn within_base64(engine: &impl Engine, value: &str, skipped: usize) -> Zeroizing<String> {
+    let mut padded = Zeroizing::new(vec![0; skipped + value.len()]);
+    padded[skipped..].copy_from_slice(value.as_bytes());
+    let encoded = Zeroizing::new(engine.encode(&*padded));
+    // Each character holds 6 bits: from the first that holds no foreign bit to the last that does not.
+    Zeroizing::new(encoded[(skipped * 8).div_ceil(6)..padded.len() * 8 / 6].to_owned())
 }
 
 /// Cuts a text to at most `limit` bytes, between two characters.
@@ -195,7 +214,7 @@ mod tests {
 
     #[test]
     fn debug_output_shows_no_value() {
-        assert_eq!(format!("{:?}", Scrubber::new(&[&secret("hunter2")])), "Scrubber(4 values)");
+        assert_eq!(format!("{:?}", Scrubber::new(&[&secret("hunter2")])), "Scrubber(8 values)");
     }
 
     proptest! {
