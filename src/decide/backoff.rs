@@ -72,7 +72,7 @@ pub fn retry_delay(backoff: &Backoff) -> i64 {
 #[must_use]
 pub fn settle_delay(presented: u32, marked: bool, life_left: Option<i64>) -> i64 {
     let longest = match life_left {
-        Some(left) if left > 0 => (left / PART_OF_LIFE).max(LONGEST_SETTLE_AT_LEAST).min(LONGEST),
+        Some(left) if left > 0 => (left / PART_OF_LIFE).clamp(LONGEST_SETTLE_AT_LEAST, LONGEST),
         _ => LONGEST_EXPIRED,
     };
     match presented {

@@ -366,7 +366,7 @@ impl Rules {
             && secret.refreshed_from != Some(From::Token(pair.refresh))
             && !secret.spent.contains(pair.refresh)
             && process.last_spent != Some(pair.refresh)
-            && !process.journal.kept.is_some_and(|kept| kept.entry.from == pair.refresh);
+            && process.journal.kept.is_none_or(|kept| kept.entry.from != pair.refresh);
         // `Controller::start_refresh`.
         let (state, command) = transaction::start(version(true));
         let process = process.clone();
