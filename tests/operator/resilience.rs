@@ -789,6 +789,33 @@ async fn a_leader_that_stands_still_for_longer_than_its_lease_and_claim_spends_n
     stage.assert_refreshes("shop", 2).await;
 }
 
+/// SIGSTOP in the call, for longer than the call may take, with the answer in the socket when it goes on.
+///
+/// Covers: flag/request-timeout
+#[tokio::test]
+async fn an_answer_that_came_while_the_process_stood_still_is_not_forgotten() {
+    let stage = Stage::new().await;
+    stage.shop("shop", PLENTY).await;
+    let operator = stage.operator().start();
+    operator.wait_ready(SOON).await;
+    for round in 1..=3 {
+        stage.simulator.add_fault(Fault::once(Action::hold(Point::AfterRotation))).await;
+        let request = format!("request {round}");
+        stage.request("shop", &request).await;
+        let held = stage.simulator.wait_for_held("shop", Point::AfterRotation, SOON).await;
+        operator.pause();
+        stage.simulator.release(held.id).await;
+        stage.simulator.wait_for_delivered("shop", round, SOON).await;
+        // Past the deadline of the call, which is what this is about.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        operator.resume();
+        stage.wait_refreshed("shop", &request, SOON).await;
+        stage.assert_refreshes("shop", round).await;
+    }
+    let events = fixtures::events(&stage.client, &stage.namespace, "shop").await;
+    assert!(!events.iter().any(|event| event.reason == "OutcomeUnknown"), "the answer was there: {events:#?}");
+}
+
 /// Waits until the operator says that it leads, or that it does not.
 pub async fn wait_leads(operator: &Operator, leads: bool, timeout: Duration) {
     let wanted = if leads { 1.0 } else { 0.0 };
