@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod control_plane;
+pub mod disk;
 pub mod exposition;
 pub mod fixtures;
 pub mod leak;

@@ -257,8 +257,17 @@ impl Operator {
     /// one is killed.
     pub fn restart(&mut self) {
         self.child.kill();
-        self.earlier = self.logs();
+        self.earlier.push_str(&self.child.logs());
         self.child = self.builder.spawn(self.port);
+    }
+
+    /// Ends it and gives what it has written in all its lives.
+    #[must_use]
+    pub fn retire(self) -> String {
+        self.child.kill();
+        let Self { mut earlier, child, .. } = self;
+        earlier.push_str(&child.logs());
+        earlier
     }
 
     /// What it has written in all its lives.

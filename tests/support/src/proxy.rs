@@ -94,6 +94,8 @@ pub struct Seen {
     pub upstream_error: Option<String>,
     /// Whether the last byte of the answer was handed to the client's socket.
     pub delivered: bool,
+    /// When that was.
+    pub delivered_at: Option<Instant>,
     /// Whether the client went away before it had the answer's head.
     pub client_gone: bool,
     /// The rule that took it, if one did.
@@ -379,6 +381,15 @@ impl Hold {
         self.wait_held_count(1, timeout).await.swap_remove(0)
     }
 
+    /// Waits until a request is held, where one may not come.
+    pub async fn try_held(&self, timeout: Duration) -> Option<Seen> {
+        let mut state = self.gate.state.subscribe();
+        let held = state.wait_for(|state| !state.held.is_empty());
+        let state = tokio::time::timeout(timeout, held).await.ok()?;
+        let seq = *state.expect("the sender is in self").held.front()?;
+        self.shared.find(seq)
+    }
+
     /// Waits until so many requests are held at the same time.
     pub async fn wait_held_count(&self, count: usize, timeout: Duration) -> Vec<Seen> {
         let mut state = self.gate.state.subscribe();
@@ -569,6 +580,11 @@ impl Proxy {
         self.wait_for_requests(1, predicate, timeout).await.swap_remove(0)
     }
 
+    /// [`Proxy::wait_for_request`] where one may not come.
+    pub async fn try_request(&self, predicate: impl Fn(&Seen) -> bool, timeout: Duration) -> Option<Seen> {
+        self.find_requests(1, predicate, timeout).await?.pop()
+    }
+
     /// Waits for so many requests.
     pub async fn wait_for_requests(
         &self,
@@ -576,6 +592,17 @@ impl Proxy {
         predicate: impl Fn(&Seen) -> bool,
         timeout: Duration,
     ) -> Vec<Seen> {
+        self.find_requests(count, predicate, timeout)
+            .await
+            .unwrap_or_else(|| panic!("{count} such requests did not come in {timeout:?}; {}", self.shared.describe()))
+    }
+
+    async fn find_requests(
+        &self,
+        count: usize,
+        predicate: impl Fn(&Seen) -> bool,
+        timeout: Duration,
+    ) -> Option<Vec<Seen>> {
         let mut changed = self.shared.changed.subscribe();
         let search = async {
             loop {
@@ -589,10 +616,7 @@ impl Proxy {
                 changed.changed().await.expect("the sender is in self");
             }
         };
-        let Ok(found) = tokio::time::timeout(timeout, search).await else {
-            panic!("{count} such requests did not come in {timeout:?}; {}", self.shared.describe());
-        };
-        found
+        tokio::time::timeout(timeout, search).await.ok()
     }
 
     /// Closes every open connection.
@@ -832,6 +856,7 @@ async fn serve(wire: Arc<Wire>, connection: u64, request: Request<Incoming>) -> 
         status: None,
         upstream_error: None,
         delivered: false,
+        delivered_at: None,
         client_gone: false,
         rule: None,
     };
@@ -1085,7 +1110,10 @@ impl Write for Io {
         self.wire.flushed.send_replace(());
         let delivered = lock(&self.wire.delivering).take();
         if let Some(seq) = delivered {
-            self.wire.shared.note(seq, |seen| seen.delivered = true);
+            self.wire.shared.note(seq, |seen| {
+                seen.delivered = true;
+                seen.delivered_at = Some(Instant::now());
+            });
         }
         Poll::Ready(Ok(()))
     }

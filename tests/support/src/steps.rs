@@ -29,6 +29,21 @@ pub fn claim(namespace: &str, name: &str) -> impl Predicate + Clone + use<> {
     move |seen| patch(seen) && !has_data(seen) && claim_in(seen).is_some_and(|claim| claim.is_string())
 }
 
+/// The write of a claim for a call that is to come.
+#[must_use]
+pub fn fresh_claim(namespace: &str, name: &str) -> impl Predicate + Clone + use<> {
+    let claim = claim(namespace, name);
+    move |seen| claim(seen) && !is_marked(seen)
+}
+
+/// What settles a claim after a call that gave no tokens: its removal, or the mark that says that
+/// the outcome is unknown.
+#[must_use]
+pub fn settle(namespace: &str, name: &str) -> impl Predicate + Clone + use<> {
+    let (claim, give_back) = (claim(namespace, name), give_back(namespace, name));
+    move |seen| give_back(seen) || (claim(seen) && is_marked(seen))
+}
+
 /// The write of the tokens.
 #[must_use]
 pub fn persist(namespace: &str, name: &str) -> impl Predicate + Clone + use<> {
@@ -104,6 +119,13 @@ fn is_dry_run(seen: &Seen) -> bool {
 fn has_data(seen: &Seen) -> bool {
     let body = seen.json();
     ["data", "stringData"].iter().any(|field| body.get(field).is_some_and(|data| !data.is_null()))
+}
+
+/// Whether the claim that it writes is marked as one of an unknown outcome.
+fn is_marked(seen: &Seen) -> bool {
+    let text = claim_in(seen).and_then(|claim| claim.as_str().map(str::to_owned)).unwrap_or_default();
+    let claim: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    claim["outcome"] == "unknown"
 }
 
 /// What a patch says of the claim: a text, null (remove it), or nothing.

@@ -1,0 +1,167 @@
+//! What is injected in a run: the fields of the matrix, and random schedules of several faults.
+
+use std::fmt;
+
+use crate::cells::{Cell, Fault, Step};
+
+/// `SplitMix64` (Steele, Lea, Flood: "Fast splittable pseudorandom number generators"): a seed
+/// repeats a run, and that is all that is asked of it.
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    pub const fn of(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `count`.
+    pub fn below(&mut self, count: usize) -> usize {
+        let count = u64::try_from(count).expect("a count fits");
+        usize::try_from(self.next() % count).expect("less than a count fits")
+    }
+
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for end in (1..items.len()).rev() {
+            items.swap(end, self.below(end + 1));
+        }
+    }
+}
+
+/// What starts the refresh that is hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// An annotation, on an integration that is at rest.
+    Request,
+    /// A new integration whose access token is about to expire.
+    Due,
+}
+
+/// One refresh and what is done to it.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// As the command line names it.
+    pub name: String,
+    /// In the order in which they are injected.
+    pub cells: Vec<Cell>,
+    pub trigger: Trigger,
+    /// Which of a fault's variants: before or after the server saw the request, and the like.
+    pub variant: usize,
+    /// How often it was aimed and missed.
+    pub missed: usize,
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cells: Vec<_> = self.cells.iter().map(ToString::to_string).collect();
+        write!(f, "{} ({:?}, variant {}): {}", self.name, self.trigger, self.variant, cells.join(", "))
+    }
+}
+
+impl Job {
+    pub fn of(cell: Cell, nth: usize) -> Self {
+        Self {
+            name: format!("--only {cell}"),
+            cells: vec![cell],
+            // Both triggers see both moments.
+            trigger: if nth / 2 % 2 == 0 { Trigger::Request } else { Trigger::Due },
+            variant: nth,
+            missed: 0,
+        }
+    }
+
+    /// The random schedule of this number: the same for the same seed, whatever else is run.
+    pub fn random(seed: u64, number: usize) -> Self {
+        let mut random = Random::of(seed ^ u64::try_from(number).expect("few").wrapping_mul(0xd6e8_feb8_6659_fd93));
+        let cells: Vec<Cell> =
+            Cell::sensible().filter(|cell| cell.fault.mixes() && cell.step != Step::Settle).collect();
+        let count = 2 + random.below(3);
+        let mut chosen: Vec<Cell> = Vec::new();
+        while chosen.len() < count {
+            let cell = random.pick(&cells);
+            // TikTok goes wrong in one way at a time, and the same cell twice is one fault.
+            let clashes = chosen.iter().any(|other| {
+                *other == cell
+                    || (other.fault.is_tiktoks() && cell.step == Step::Call)
+                    || (cell.fault.is_tiktoks() && other.step == Step::Call)
+            });
+            if !clashes {
+                chosen.push(cell);
+            }
+        }
+        chosen.sort_by_key(|cell| cell.step);
+        Self {
+            name: format!("--schedule {number}"),
+            cells: chosen,
+            trigger: if random.below(4) == 0 { Trigger::Due } else { Trigger::Request },
+            variant: random.below(4),
+            missed: 0,
+        }
+    }
+}
+
+/// The jobs of a whole run: every field of the matrix, the quick ones again and again, and random
+/// schedules, until there are so many faults.
+pub fn whole(seed: u64, faults: usize, run: impl Fn(Cell) -> bool) -> Vec<Job> {
+    let cells: Vec<Cell> = Cell::sensible().filter(|cell| run(*cell) && !cell.fault.needs_own_server()).collect();
+    let quick: Vec<Cell> = cells.iter().copied().filter(|cell| !cell.fault.is_long()).collect();
+    let mut random = Random::of(seed);
+    let mut jobs: Vec<Job> = cells.iter().map(|cell| Job::of(*cell, random.below(4))).collect();
+    let mut planned = jobs.len();
+    let mut number = 0;
+    let mut again = Vec::new();
+    let mut nth = 0;
+    while planned < faults {
+        // About a third of all faults come in schedules.
+        if number * 7 < planned {
+            let job = Job::random(seed, number);
+            planned += job.cells.len();
+            number += 1;
+            jobs.push(job);
+        } else {
+            if again.is_empty() {
+                nth += 1;
+                again.clone_from(&quick);
+                random.shuffle(&mut again);
+            }
+            let cell = again.pop().expect("it was just filled");
+            jobs.push(Job::of(cell, nth + random.below(2) * 2));
+            planned += 1;
+        }
+    }
+    random.shuffle(&mut jobs);
+    // What takes long goes first, so that no lane is left alone with it at the end.
+    jobs.sort_by_key(|job| !job.cells.iter().any(|cell| cell.fault.is_long()));
+    jobs
+}
+
+/// The jobs of the short run that is part of all tests: each step, each fault, some schedules.
+pub fn slice(seed: u64) -> Vec<Job> {
+    let mut jobs: Vec<Job> = Vec::new();
+    let mut random = Random::of(seed);
+    for (at, fault) in Fault::ALL.into_iter().enumerate() {
+        let is_slow = matches!(fault.cast(), crate::cells::Cast::WallClock | crate::cells::Cast::BothClocks);
+        if fault.is_long() || is_slow {
+            continue;
+        }
+        let cells: Vec<Cell> = Cell::sensible().filter(|cell| cell.fault == fault).collect();
+        jobs.push(Job::of(random.pick(&cells), at));
+    }
+    for step in Step::ALL {
+        jobs.push(Job::of(Cell { step, fault: Fault::KillAfter }, random.below(4)));
+    }
+    jobs.extend((0..6).map(|number| Job::random(seed, number)));
+    random.shuffle(&mut jobs);
+    jobs
+}

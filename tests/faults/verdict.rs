@@ -1,0 +1,390 @@
+//! What became of a refresh that was hit: whether it recovered, and what the witness says.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::Value;
+use tiktok_shop_testkit::{
+    fixtures::has_condition,
+    proxy::Seen,
+    simulator::{Presentation, Shop, TokenState},
+    steps,
+};
+
+use crate::{
+    lane::{CALL_TIMEOUT, Lane, is_ready},
+    strike::{Case, is_rejected},
+};
+
+/// The longest way back: rights that were granted, of which no watch tells, are looked at again
+/// after a minute, and an earlier pause may stand before that.
+const RECOVERS_WITHIN: Duration = Duration::from_secs(120);
+
+/// How long others respect a claim.
+const CLAIM_LIFE: Duration = Duration::from_secs(CALL_TIMEOUT.as_secs() + 15);
+
+/// How long a person looks on before doing what only a person can.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// What is known of a refresh that was hit.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    pub lost: usize,
+    pub spent_twice: usize,
+    /// Did the operator say that it does not know an outcome?
+    pub unknown: bool,
+    /// Had the shop to be authorized again?
+    pub reauthorized: bool,
+    /// From the end of the last fault until all was well.
+    pub recovered: Option<Duration>,
+    /// What must not be, in words.
+    pub problems: Vec<String>,
+}
+
+impl Verdict {
+    pub fn is_well(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// What could be known of a call's outcome by the process that made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// An answer that tells it arrived, and the process lived to keep it.
+    Known,
+    /// Nobody can know it, for this reason.
+    Unknown(&'static str),
+}
+
+/// Waits until all is well again after the world was `whole`, doing what a person would have to, and asks the witness.
+pub async fn judge(lane: &Lane, case: &Case, whole: Instant, by_person: bool) -> Verdict {
+    let mut verdict = Verdict::default();
+    let mut person = Person { replaced: by_person, ..Person::default() };
+    match recover(lane, case, &mut person, &mut verdict).await {
+        Ok(()) => verdict.recovered = Some(whole.elapsed()),
+        Err(problem) => {
+            verdict.problems.push(problem);
+            if let Some(token) = current_unless_stored(lane, &case.shop).await
+                && outcome_of_spending(lane, case, &token).await == Outcome::Known
+            {
+                verdict.lost += 1;
+                verdict.problems.push("the pair that is current at TikTok was received, and is nowhere".to_owned());
+            }
+        }
+    }
+    verdict.reauthorized = person.authorized > 0;
+    presentations(lane, case, &mut verdict).await;
+    let said = lane.api.requests().iter().any(|seen| seen.path.contains(&case.shop) && is_unknown_said(seen))
+        || lane.api.requests().iter().any(|seen| seen.body.contains(&case.shop) && is_unknown_said(seen));
+    verdict.unknown = said;
+    if said && !may_be_unknown(lane, case).await {
+        verdict.problems.push(
+            "OutcomeUnknown was said, though every answer had been delivered to a process that lived on".to_owned(),
+        );
+    }
+    verdict
+}
+
+fn is_unknown_said(seen: &Seen) -> bool {
+    let is_write = matches!(seen.method.as_str(), "POST" | "PATCH" | "PUT");
+    is_write && (seen.body.contains("OutcomeUnknown") || seen.body.contains(r#"\"outcome\":\"unknown\""#))
+}
+
+/// What a person has done so far.
+#[derive(Debug, Default)]
+struct Person {
+    /// The tokens, or the integration, are not those that the refresh began with.
+    replaced: bool,
+    /// How often the shop was authorized again.
+    authorized: usize,
+    /// Refresh tokens that were refused and replaced.
+    refused: HashSet<String>,
+    /// How often the refresh was asked for again.
+    asked: usize,
+}
+
+async fn recover(lane: &Lane, case: &Case, person: &mut Person, verdict: &mut Verdict) -> Result<(), String> {
+    let deadline = Instant::now() + RECOVERS_WITHIN;
+    let mut request = case.request.clone();
+    let mut probed = false;
+    let mut stuck_since: Option<(&'static str, Instant)> = None;
+    loop {
+        let (status, secret) =
+            lane.view.now(|shown| (shown.status(&case.shop), shown.secrets.get(&case.shop).cloned()));
+        let shop = lane.simulator.shop(&case.shop).await;
+        // After a person's doing, the refresh that was asked for may have had nothing to do.
+        let handled = if person.replaced && !probed { None } else { request.as_deref() };
+        let well = is_well(&status, secret.as_ref(), &shop, handled);
+        if well && person.replaced && !probed {
+            let probe = format!("probe of {}", request.as_deref().unwrap_or("what was due"));
+            lane.request(&case.shop, &probe).await;
+            request = Some(probe);
+            probed = true;
+            continue;
+        }
+        if well {
+            return Ok(());
+        }
+        let helpless = helpless(&status, secret.as_ref(), &shop, request.as_deref());
+        match (helpless, stuck_since) {
+            (Some(why), Some((since_why, since))) if why == since_why && since.elapsed() >= PATIENCE => {
+                stuck_since = None;
+                help(lane, case, person, verdict, why, &mut request, secret.as_ref()).await;
+            }
+            (Some(why), Some((since_why, _))) if why == since_why => {}
+            (why, _) => stuck_since = why.map(|why| (why, Instant::now())),
+        }
+        if Instant::now() > deadline {
+            return Err(format!(
+                "it did not recover within {RECOVERS_WITHIN:?}: Secret {}, {} at TikTok; status: {status}",
+                if holds(secret.as_ref(), &shop) { "holds the current pair" } else { "does not hold the current pair" },
+                if shop.refresh_token_state == TokenState::Current { "alive" } else { "dead" },
+            ));
+        }
+        lane.view.change(Duration::from_millis(250)).await;
+    }
+}
+
+/// All is as it should be, seen by a user.
+fn is_well(status: &Value, secret: Option<&Secret>, shop: &Shop, handled: Option<&str>) -> bool {
+    let unclaimed = secret.is_some_and(|secret| annotation(secret, steps::CLAIM).is_none());
+    let refreshed = has_condition(status, "Refreshed", "True", "Refreshed") && status["lastError"].is_null();
+    let done = match handled {
+        Some(request) => refreshed && status["lastHandledRefreshRequest"] == *request,
+        None => true,
+    };
+    is_ready(status) && unclaimed && done && holds(secret, shop) && shop.refresh_token_state == TokenState::Current
+        // Where it was due, it was refreshed.
+        && shop.access_expires_at() > chrono::Utc::now().timestamp() + 86_400
+}
+
+fn annotation(secret: &Secret, name: &str) -> Option<String> {
+    secret.metadata.annotations.as_ref()?.get(name).cloned()
+}
+
+fn value(secret: Option<&Secret>, key: &str) -> Option<String> {
+    let data = secret?.data.as_ref()?.get(key)?;
+    Some(String::from_utf8_lossy(&data.0).into_owned())
+}
+
+/// Does the Secret hold the pair that is current at TikTok, all four values?
+fn holds(secret: Option<&Secret>, shop: &Shop) -> bool {
+    let is = |key, expected: String| value(secret, key) == Some(expected);
+    is("access_token", shop.access_token().to_owned())
+        && is("access_token_expire_in", shop.access_expires_at().to_string())
+        && is("refresh_token", shop.refresh_token().to_owned())
+        && is("refresh_token_expire_in", shop.refresh_expires_at().to_string())
+}
+
+const REJECTED: &str = "the refresh token was rejected";
+const NO_TOKENS: &str = "there are no tokens";
+const REFUSED: &str = "TikTok answered the request with an error";
+
+/// Why only a person can help, where that is so.
+fn helpless(status: &Value, secret: Option<&Secret>, shop: &Shop, request: Option<&str>) -> Option<&'static str> {
+    if value(secret, "refresh_token").is_none() {
+        return Some(NO_TOKENS);
+    }
+    if is_rejected(status) && !holds(secret, shop) {
+        return Some(REJECTED);
+    }
+    let failed = status["lastError"].is_object() && request.is_some();
+    (failed && status["lastHandledRefreshRequest"].as_str() == request && holds(secret, shop)).then_some(REFUSED)
+}
+
+/// Does what only a person can.
+async fn help(
+    lane: &Lane,
+    case: &Case,
+    person: &mut Person,
+    verdict: &mut Verdict,
+    why: &'static str,
+    request: &mut Option<String>,
+    secret: Option<&Secret>,
+) {
+    match why {
+        REJECTED => {
+            let refused = value(secret, "refresh_token").unwrap_or_default();
+            if !person.refused.insert(refused.clone()) {
+                return;
+            }
+            match outcome_of_spending(lane, case, &refused).await {
+                Outcome::Known => {
+                    verdict.lost += 1;
+                    verdict.problems.push(
+                        "the shop had to be authorized again, though TikTok's answer had been delivered to a process \
+                         that lived to keep it"
+                            .to_owned(),
+                    );
+                }
+                Outcome::Unknown(_) => {}
+            }
+            person.authorized += 1;
+            person.replaced = true;
+            let new = lane.simulator.reauthorize(&case.shop).await;
+            lane.put_tokens(&new).await;
+        }
+        NO_TOKENS => {
+            // Whoever emptied the Secret puts the tokens back, unless the operator has newer ones.
+            let shop = lane.simulator.shop(&case.shop).await;
+            if shop.counters.refreshes == case.before.counters.refreshes {
+                person.replaced = true;
+                lane.put_tokens(&shop).await;
+            } else if outcome_of_last(lane, case).await != Outcome::Known {
+                person.authorized += 1;
+                person.replaced = true;
+                let new = lane.simulator.reauthorize(&case.shop).await;
+                lane.put_tokens(&new).await;
+            }
+        }
+        _ => {
+            person.asked += 1;
+            let again = format!("{} again {}", case.request.as_deref().unwrap_or("due"), person.asked);
+            lane.request(&case.shop, &again).await;
+            *request = Some(again);
+        }
+    }
+}
+
+/// The refresh token that stands in the Secret, where it is not the current one.
+async fn current_unless_stored(lane: &Lane, shop: &str) -> Option<String> {
+    let secret = lane.view.now(|shown| shown.secrets.get(shop).cloned());
+    let now = lane.simulator.shop(shop).await;
+    if holds(secret.as_ref(), &now) { None } else { value(secret.as_ref(), "refresh_token") }
+}
+
+/// This job's calls that presented a token, in order, each with what TikTok says of it.
+async fn calls(lane: &Lane, case: &Case, token: &str) -> Vec<(Seen, Option<Presentation>)> {
+    let presented =
+        |seen: &Seen| seen.json()["refresh_token"] == *token || seen.param("refresh_token").as_deref() == Some(token);
+    let mut seen = lane.tiktok.requests();
+    seen.retain(|seen| steps::call()(seen) && seen.forwarded.is_some() && presented(seen));
+    seen.sort_by_key(|seen| seen.forwarded);
+    let record = lane.simulator.tokens_of(&case.shop).await.into_iter().find(|record| record.refresh_token == token);
+    let told = record.map(|record| record.presentations).unwrap_or_default();
+    // The last ones: earlier jobs presented other tokens, and of this one nothing but these.
+    let skipped = told.len().saturating_sub(seen.len());
+    let mut told = told.into_iter().skip(skipped);
+    seen.into_iter().map(|seen| (seen, told.next())).collect()
+}
+
+/// What could be known of the call that spent a token.
+async fn outcome_of_spending(lane: &Lane, case: &Case, token: &str) -> Outcome {
+    let spending = calls(lane, case, token).await.into_iter().find(|(_, told)| {
+        told.as_ref().is_some_and(|told| told.outcome == tiktok_shop_testkit::simulator::Outcome::Refreshed)
+    });
+    match spending {
+        Some((seen, told)) => outcome(lane, case, &seen, told.as_ref()),
+        None => Outcome::Unknown("this refresh did not spend it"),
+    }
+}
+
+/// What could be known of the last call that spent a token of this shop.
+async fn outcome_of_last(lane: &Lane, case: &Case) -> Outcome {
+    let spent = lane.simulator.tokens_of(&case.shop).await.into_iter().rev().find(|record| record.spent_at.is_some());
+    match spent {
+        Some(record) => outcome_of_spending(lane, case, &record.refresh_token).await,
+        None => Outcome::Unknown("none was spent"),
+    }
+}
+
+/// What could be known of a call by the process that made it.
+fn outcome(lane: &Lane, case: &Case, call: &Seen, told: Option<&Presentation>) -> Outcome {
+    let Some(delivered) = call.delivered_at else {
+        return Outcome::Unknown("the last byte of the answer was not delivered");
+    };
+    let tells = told.is_some_and(|told| {
+        let refused = told.code.is_some_and(|code| code != 0) && told.http_status == Some(200);
+        told.tells_pair || refused
+    });
+    if !tells {
+        return Outcome::Unknown("TikTok's answer tells nothing");
+    }
+    // The journal is written before the new tokens are sent off; a refusal is kept by the API server.
+    let got_tokens = told.is_some_and(|told| told.tells_pair);
+    let api = lane.api.requests();
+    let kept = if got_tokens {
+        let persist = steps::persist(&lane.namespace, &case.shop);
+        api.iter().find(|seen| persist(seen) && seen.received >= delivered).map(|seen| seen.received)
+    } else {
+        let settle = steps::settle(&lane.namespace, &case.shop);
+        let done = |seen: &&Seen| settle(seen) && seen.received >= delivered && seen.status.is_some_and(|it| it < 300);
+        api.iter().find(done).and_then(|seen| seen.answered)
+    };
+    let died = lane.deaths.iter().any(|died| *died >= delivered && kept.is_none_or(|kept| *died <= kept));
+    if died { Outcome::Unknown("the process was killed before the answer was in the journal") } else { Outcome::Known }
+}
+
+/// No token is presented again after it was spent, unless nobody could know that it was.
+async fn presentations(lane: &Lane, case: &Case, verdict: &mut Verdict) {
+    for record in lane.simulator.tokens_of(&case.shop).await {
+        if !record.presentations.iter().any(|told| told.after_spent) {
+            continue;
+        }
+        let calls = calls(lane, case, &record.refresh_token).await;
+        for (at, (call, told)) in calls.iter().enumerate() {
+            if !told.as_ref().is_some_and(|told| told.after_spent) {
+                continue;
+            }
+            let known = calls[..at]
+                .iter()
+                .filter(|(earlier, _)| earlier.delivered_at.is_some_and(|delivered| delivered < call.received))
+                .any(|(earlier, told)| {
+                    let spent_or_refused = told.as_ref().is_some_and(|told| told.tells_pair || told.code.is_some());
+                    spent_or_refused && outcome(lane, case, earlier, told.as_ref()) == Outcome::Known
+                });
+            if known {
+                verdict.spent_twice += 1;
+                verdict.problems.push(format!(
+                    "refresh token {} was presented again (request {}) though its outcome was known",
+                    record.serial, call.seq
+                ));
+            }
+        }
+        if calls.len() < record.presentations.iter().filter(|told| told.after_spent).count() {
+            verdict.spent_twice += 1;
+            verdict.problems.push(format!("refresh token {} of an earlier refresh was presented again", record.serial));
+        }
+    }
+}
+
+/// May the operator say that it does not know an outcome?
+async fn may_be_unknown(lane: &Lane, case: &Case) -> bool {
+    let api = lane.api.requests();
+    let claim = steps::fresh_claim(&lane.namespace, &case.shop);
+    let persist = steps::persist(&lane.namespace, &case.shop);
+    let settle = steps::settle(&lane.namespace, &case.shop);
+    // A claim stood, and nothing that follows it had come, when its process died or stood still.
+    let open_at = |from: Instant, to: Instant| {
+        let claimed =
+            api.iter().filter(|seen| claim(seen)).filter_map(|seen| seen.forwarded).filter(|at| *at <= to).max();
+        let followed = |claimed: Instant| {
+            api.iter().any(|seen| {
+                let received = seen.received > claimed && seen.received <= from;
+                received && (persist(seen) || (settle(seen) && seen.status.is_some_and(|status| status < 300)))
+            })
+        };
+        claimed.is_some_and(|claimed| !followed(claimed))
+    };
+    let killed = lane.deaths.iter().any(|died| open_at(*died, *died));
+    let stood_still = lane.stops.iter().any(|(from, to)| *to - *from > CLAIM_LIFE && open_at(*from, *to));
+    if killed || stood_still {
+        return true;
+    }
+    // Calls of which no forwarding is known were cut on their way: the process cannot tell.
+    let cut = |seen: &Seen| steps::call()(seen) && seen.forwarded.is_none();
+    if lane.tiktok.count(cut) > 0 {
+        return true;
+    }
+    for record in lane.simulator.tokens_of(&case.shop).await {
+        for (call, told) in calls(lane, case, &record.refresh_token).await {
+            if matches!(outcome(lane, case, &call, told.as_ref()), Outcome::Unknown(_)) {
+                return true;
+            }
+        }
+    }
+    false
+}
