@@ -32,6 +32,12 @@ fuzz: ## Look for inputs that break a promise, FUZZ_RUNS=1000000 for each target
 	$(CARGO) fuzz run --sanitizer none $$target fuzz/found/$$target fuzz/corpus/$$target -- -runs=$(FUZZ_RUNS) || exit 1; \
 	done
 
+faults: assets ## Inject a thousand faults and show that no token is lost and none spent twice (10 to 30 minutes)
+	$(CARGO) test --test faults -- --full $(FAULTS)
+
+faults-selftest: assets ## Show that the fault suite catches each of the defects in tests/faults/defects (30 minutes)
+	@tests/faults/selftest.sh
+
 lint: ## Check format, lints, documentation and licences
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings

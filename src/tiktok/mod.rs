@@ -25,7 +25,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Response, StatusCode};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 use crate::tokens::SecretText;
@@ -251,11 +251,16 @@ impl Call<'_> {
 /// in its socket: the answer, which may be the only copy of a token, is what counts.
 async fn in_time<T>(deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
-    if let Ok(done) = timeout_at(deadline, &mut work).await {
-        return Some(done);
+    let mut until = deadline + GRACE;
+    loop {
+        if let Ok(done) = timeout_at(until, &mut work).await {
+            return Some(done);
+        }
+        if until.elapsed() < LATE {
+            return None;
+        }
+        until = Instant::now() + GRACE_WHEN_LATE;
     }
-    let grace = if deadline.elapsed() < LATE { GRACE } else { GRACE_WHEN_LATE };
-    timeout(grace, work).await.ok()
 }
 
 enum Body {

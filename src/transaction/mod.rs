@@ -404,14 +404,14 @@ pub fn next(attempt: &Attempt, state: State, event: Event) -> (State, Command) {
                 (State::Intending { at: view.version, nth }, Command::Intend)
             }
             // Something changed the Secret within the write itself: decide again.
-            _ => leave_token(attempt, view.version, false, Outcome::Stale),
+            _ => leave_seen(attempt, view, Outcome::Stale),
         },
         // The lost write was applied, but too long ago to call on the strength of it: made anew.
         (State::CheckingClaim { nth }, Event::Read(view)) => match view.claim {
             Standing::Own { .. } if nth < MOST_CLAIMS && view.refresh == Some(attempt.from) => {
                 claim(view.version, nth + 1)
             }
-            Standing::Own { .. } => leave_token(attempt, view.version, false, Outcome::Stale),
+            Standing::Own { .. } => leave_seen(attempt, view, Outcome::Stale),
             _ => done(Outcome::Stale),
         },
         (State::CheckingClaim { .. }, Event::ApiFailed(failure)) => before_the_call(failure),
@@ -478,6 +478,10 @@ pub fn next(attempt: &Attempt, state: State, event: Event) -> (State, Command) {
         (State::RereadingToRelease { how, outcome, tries }, Event::Read(view)) => match (how, view.claim) {
             (Release::GiveBack { .. }, Standing::Own { .. })
             | (Release::MarkUnknown { .. }, Standing::Own { marked_unknown: false }) => {
+                let how = match how {
+                    Release::MarkUnknown { handled } if is_anothers(attempt, &view) => Release::GiveBack { handled },
+                    how => how,
+                };
                 release_again(view.version, how, outcome, tries)
             }
             // The annotation was dropped with the token still there (`kubectl replace` does that):
@@ -507,8 +511,10 @@ const fn before_the_call(failure: ApiFailure) -> (State, Command) {
 
 /// What is to be done with an answer, seeing what stands in the Secret now.
 fn compare(attempt: &Attempt, answer: Answer, tries: u8, view: View) -> (State, Command) {
+    let own_claim = matches!(view.claim, Standing::Own { .. });
     if view.pair == Some(answer.pair) {
-        return forget(true, Outcome::Refreshed);
+        // TikTok may have answered with the very pair that stands there: then the write that removes the claim is to come.
+        return if own_claim { persist(view.version, answer, tries, true) } else { forget(true, Outcome::Refreshed) };
     }
     if attempt.replay && view.claim == Standing::OthersAlive {
         return hold(answer, Held::Claimed);
@@ -517,7 +523,6 @@ fn compare(attempt: &Attempt, answer: Answer, tries: u8, view: View) -> (State, 
         // What the journal kept was stored, and spent by another since: what stands there now is for that one to mend.
         return forget(false, Outcome::SupersededBySibling);
     }
-    let own_claim = matches!(view.claim, Standing::Own { .. });
     let spent_token_stands = match view.refresh {
         None => true,
         // Or one spent before it, which somebody has just put back.
@@ -550,6 +555,20 @@ fn compare(attempt: &Attempt, answer: Answer, tries: u8, view: View) -> (State, 
 const fn leave_token(attempt: &Attempt, at: Version, handled: bool, outcome: Outcome) -> (State, Command) {
     let how = if attempt.unknown_before { Release::MarkUnknown { handled } } else { Release::GiveBack { handled } };
     release(at, how, outcome)
+}
+
+/// The same where the Secret was seen: a mark says nothing about tokens that somebody else put there.
+fn leave_seen(attempt: &Attempt, view: View, outcome: Outcome) -> (State, Command) {
+    if is_anothers(attempt, &view) {
+        release(view.version, Release::GiveBack { handled: false }, outcome)
+    } else {
+        leave_token(attempt, view.version, false, outcome)
+    }
+}
+
+/// Does another token stand in the Secret than the one to spend, and none that was spent before it?
+fn is_anothers(attempt: &Attempt, view: &View) -> bool {
+    view.refresh.is_some_and(|refresh| refresh != attempt.from && !attempt.spent_before.contains(refresh))
 }
 
 const fn claim(at: Version, nth: u8) -> (State, Command) {

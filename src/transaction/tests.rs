@@ -291,6 +291,31 @@ fn an_answer_is_stored_over_a_token_spent_before_that_somebody_puts_back_meanwhi
 }
 
 #[test]
+fn an_answer_with_the_very_pair_that_stands_there_still_ends_with_the_claim_removed() {
+    let same = Answer { pair: SPENT_PAIR, refresh: SPENT, rotated: false };
+    let comparing = || State::Comparing { answer: same, tries: 1 };
+    let (_, command) = step(comparing(), Event::Read(before("2", OWN)));
+    assert_eq!(command, Command::Persist { at: version("2"), remove_claim: true });
+    let (_, command) = step(comparing(), Event::Read(before("3", Standing::Free)));
+    assert_eq!(command, Command::Forget { keep: true });
+}
+
+#[test]
+fn nothing_is_marked_unknown_beside_the_tokens_of_somebody_else() {
+    let marking = || State::RereadingToRelease {
+        how: Release::MarkUnknown { handled: true },
+        outcome: Outcome::CallFailed(CallFailure::Unknown),
+        tries: 1,
+    };
+    let others = || View { refresh: Some(OTHER), pair: Some(OTHER_PAIR), ..before("3", OWN) };
+    let (_, command) = step(marking(), Event::Read(others()));
+    assert_eq!(command, Command::Release { at: version("3"), how: Release::GiveBack { handled: true } });
+    let put_back = Attempt { spent_before: SpentTokens::default().with(OTHER), ..attempt() };
+    let (_, command) = next(&put_back, marking(), Event::Read(others()));
+    assert_eq!(command, Command::Release { at: version("3"), how: Release::MarkUnknown { handled: true } });
+}
+
+#[test]
 fn an_answer_that_was_spent_itself_is_stored_no_more() {
     let replayed = Attempt { replay: true, ..attempt() };
     let (state, _) = replay(answer());

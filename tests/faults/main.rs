@@ -53,7 +53,7 @@ use crate::{
     options::{NAME, Options, What},
     schedule::{Job, Trigger},
     strike::{Case, aim},
-    verdict::{Verdict, judge},
+    verdict::{Meddling, Verdict, judge},
 };
 
 /// The slice that is part of all tests is the same each time.
@@ -366,21 +366,22 @@ async fn refresh(lane: &mut Lane, job: &Job) -> (Vec<Cell>, Verdict) {
         }
     }
     if cast == Cast::Pair {
+        // Also where the step did not come.
         lane.second().resume();
     }
     lane.api.remove_rules();
     lane.simulator.clear_faults().await;
-    let by_person = |cell: &Cell| {
-        matches!(
-            cell.fault,
-            Fault::Replaced
-                | Fault::RecreatedNew
-                | Fault::RecreatedEmpty
-                | Fault::IntegrationDeleted
-                | Fault::Immutable
-        )
+    let meddling = |cell: &Cell| match cell.fault {
+        Fault::IntegrationDeleted => Meddling::Deleted,
+        Fault::Replaced | Fault::RecreatedNew | Fault::RecreatedEmpty | Fault::Immutable => Meddling::Replaced,
+        _ => Meddling::None,
     };
-    let verdict = judge(lane, &case, whole, hit.iter().any(by_person)).await;
+    let meddling = hit.iter().map(meddling).max().unwrap_or(Meddling::None);
+    let verdict = judge(lane, &case, whole, meddling).await;
+    if cast == Cast::BothClocks {
+        // Its clocks are not those of the world any more.
+        lane.off_stage().await;
+    }
     if verdict.is_well() {
         if verdict.unknown || verdict.reauthorized {
             lane.leave_shop();

@@ -75,7 +75,7 @@ impl Job {
             name: format!("--only {cell}"),
             cells: vec![cell],
             // Both triggers see both moments.
-            trigger: if nth / 2 % 2 == 0 { Trigger::Request } else { Trigger::Due },
+            trigger: if nth / 2 % 2 == 0 || never_due(cell) { Trigger::Request } else { Trigger::Due },
             variant: nth,
             missed: 0,
         }
@@ -90,25 +90,31 @@ impl Job {
         let mut chosen: Vec<Cell> = Vec::new();
         while chosen.len() < count {
             let cell = random.pick(&cells);
-            // TikTok goes wrong in one way at a time, and the same cell twice is one fault.
-            let clashes = chosen.iter().any(|other| {
-                *other == cell
-                    || (other.fault.is_tiktoks() && cell.step == Step::Call)
-                    || (cell.fault.is_tiktoks() && other.step == Step::Call)
-            });
-            if !clashes {
+            if !chosen.iter().any(|other| clash(*other, cell)) {
                 chosen.push(cell);
             }
         }
         chosen.sort_by_key(|cell| cell.step);
-        Self {
-            name: format!("--schedule {number}"),
-            cells: chosen,
-            trigger: if random.below(4) == 0 { Trigger::Due } else { Trigger::Request },
-            variant: random.below(4),
-            missed: 0,
-        }
+        let due = random.below(4) == 0 && !chosen.iter().any(|cell| never_due(*cell));
+        let trigger = if due { Trigger::Due } else { Trigger::Request };
+        Self { name: format!("--schedule {number}"), cells: chosen, trigger, variant: random.below(4), missed: 0 }
     }
+}
+
+/// Where TikTok gives the old pair, a token that is due stays so, and is left alone for a while.
+fn never_due(cell: Cell) -> bool {
+    cell.fault == Fault::TikTokOldPair
+}
+
+/// May these not both be injected into one refresh?
+fn clash(one: Cell, other: Cell) -> bool {
+    let either = |test: &dyn Fn(Cell, Cell) -> bool| test(one, other) || test(other, one);
+    // TikTok goes wrong in one way at a time.
+    let tiktok = either(&|one, other| one.fault.is_tiktoks() && other.step == Step::Call);
+    // Who puts the old pair over new ones that a person put there has lost them: no operator knew them.
+    let by_hand = |fault| matches!(fault, Fault::Replaced | Fault::RecreatedNew | Fault::IntegrationDeleted);
+    let overwritten = either(&|one, other| one.fault == Fault::RecreatedOld && by_hand(other.fault));
+    one == other || tiktok || overwritten
 }
 
 /// The jobs of a whole run: every field of the matrix, the quick ones again and again, and random

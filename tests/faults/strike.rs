@@ -341,12 +341,26 @@ impl Aimed {
                 self.answered(lane, case).await;
                 lane.mend_journal();
             }
-            Fault::WallAhead | Fault::BothAhead | Fault::WallBack | Fault::BothBack => {
-                let ahead = matches!(self.cell.fault, Fault::WallAhead | Fault::BothAhead);
-                lane.set_clock(if ahead { "+1d" } else { "-1d" });
+            Fault::WallAhead | Fault::WallBack => {
+                lane.set_clock(if self.cell.fault == Fault::WallAhead { "+1d" } else { "-1d" });
                 self.go(lane, hold);
                 self.answered(lane, case).await;
                 lane.set_clock("+0");
+            }
+            // Monotonic time never goes back: it stays ahead until the process ends.
+            Fault::BothAhead => {
+                lane.set_clock("+1d");
+                self.go(lane, hold);
+            }
+            // For the same reason this takes a new life, as on a node that came up with a wrong clock.
+            Fault::BothBack => {
+                lane.first().sigkill();
+                lane.deaths.push(Instant::now());
+                hold.cut();
+                lane.set_clock("-1d");
+                lane.first.as_mut().expect("it was killed").restart();
+                *whole = Some(Instant::now());
+                lane.first().wait_ready(SOON).await;
             }
             Fault::TwoLeaders => {
                 // It stood still since before the refresh began: now it does its best to make one.

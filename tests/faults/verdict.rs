@@ -60,9 +60,13 @@ enum Outcome {
 }
 
 /// Waits until all is well again after the world was `whole`, doing what a person would have to, and asks the witness.
-pub async fn judge(lane: &Lane, case: &Case, whole: Instant, by_person: bool) -> Verdict {
+pub async fn judge(lane: &Lane, case: &Case, whole: Instant, meddling: Meddling) -> Verdict {
     let mut verdict = Verdict::default();
-    let mut person = Person { replaced: by_person, ..Person::default() };
+    let mut person = Person {
+        replaced: meddling != Meddling::None,
+        history_gone: meddling == Meddling::Deleted,
+        ..Person::default()
+    };
     match recover(lane, case, &mut person, &mut verdict).await {
         Ok(()) => verdict.recovered = Some(whole.elapsed()),
         Err(problem) => {
@@ -76,7 +80,7 @@ pub async fn judge(lane: &Lane, case: &Case, whole: Instant, by_person: bool) ->
         }
     }
     verdict.reauthorized = person.authorized > 0;
-    presentations(lane, case, &mut verdict).await;
+    presentations(lane, case, person.insisted, &mut verdict).await;
     let said = lane.api.requests().iter().any(|seen| seen.path.contains(&case.shop) && is_unknown_said(seen))
         || lane.api.requests().iter().any(|seen| seen.body.contains(&case.shop) && is_unknown_said(seen));
     verdict.unknown = said;
@@ -93,9 +97,24 @@ fn is_unknown_said(seen: &Seen) -> bool {
     is_write && (seen.body.contains("OutcomeUnknown") || seen.body.contains(r#"\"outcome\":\"unknown\""#))
 }
 
+/// What the faults of a job had people do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Meddling {
+    /// Nothing that changes what the refresh was asked for.
+    None,
+    /// The tokens are others.
+    Replaced,
+    /// The integration is another, and what its status told is gone.
+    Deleted,
+}
+
 /// What a person has done so far.
 #[derive(Debug, Default)]
 struct Person {
+    /// With the integration went what was known of a refusal.
+    history_gone: bool,
+    /// When the person asked for a refresh although the token may be dead.
+    insisted: Option<Instant>,
     /// The tokens, or the integration, are not those that the refresh began with.
     replaced: bool,
     /// How often the shop was authorized again.
@@ -117,7 +136,9 @@ async fn recover(lane: &Lane, case: &Case, person: &mut Person, verdict: &mut Ve
         let shop = lane.simulator.shop(&case.shop).await;
         // After a person's doing, the refresh that was asked for may have had nothing to do.
         let handled = if person.replaced && !probed { None } else { request.as_deref() };
-        let well = is_well(&status, secret.as_ref(), &shop, handled);
+        // With the integration went what its claim was for; it goes with the next refresh.
+        let claim_may_stand = person.history_gone && !probed;
+        let well = is_well(&status, secret.as_ref(), &shop, handled, claim_may_stand);
         if well && person.replaced && !probed {
             let probe = format!("probe of {}", request.as_deref().unwrap_or("what was due"));
             lane.request(&case.shop, &probe).await;
@@ -128,7 +149,11 @@ async fn recover(lane: &Lane, case: &Case, person: &mut Person, verdict: &mut Ve
         if well {
             return Ok(());
         }
-        let helpless = helpless(&status, secret.as_ref(), &shop, request.as_deref());
+        let forgotten = person.history_gone && person.insisted.is_none() && is_ready(&status);
+        let helpless = match helpless(&status, secret.as_ref(), &shop, request.as_deref()) {
+            None if forgotten && !holds(secret.as_ref(), &shop) => Some(FORGOTTEN),
+            other => other,
+        };
         match (helpless, stuck_since) {
             (Some(why), Some((since_why, since))) if why == since_why && since.elapsed() >= PATIENCE => {
                 stuck_since = None;
@@ -149,8 +174,8 @@ async fn recover(lane: &Lane, case: &Case, person: &mut Person, verdict: &mut Ve
 }
 
 /// All is as it should be, seen by a user.
-fn is_well(status: &Value, secret: Option<&Secret>, shop: &Shop, handled: Option<&str>) -> bool {
-    let unclaimed = secret.is_some_and(|secret| annotation(secret, steps::CLAIM).is_none());
+fn is_well(status: &Value, secret: Option<&Secret>, shop: &Shop, handled: Option<&str>, claim_may_stand: bool) -> bool {
+    let unclaimed = claim_may_stand || secret.is_some_and(|secret| annotation(secret, steps::CLAIM).is_none());
     let refreshed = has_condition(status, "Refreshed", "True", "Refreshed") && status["lastError"].is_null();
     let done = match handled {
         Some(request) => refreshed && status["lastHandledRefreshRequest"] == *request,
@@ -181,6 +206,7 @@ fn holds(secret: Option<&Secret>, shop: &Shop) -> bool {
 
 const REJECTED: &str = "the refresh token was rejected";
 const NO_TOKENS: &str = "there are no tokens";
+const FORGOTTEN: &str = "what was known of a refusal went with the integration";
 const REFUSED: &str = "TikTok answered the request with an error";
 
 /// Why only a person can help, where that is so.
@@ -241,6 +267,9 @@ async fn help(
             }
         }
         _ => {
+            if why == FORGOTTEN {
+                person.insisted = Some(Instant::now());
+            }
             person.asked += 1;
             let again = format!("{} again {}", case.request.as_deref().unwrap_or("due"), person.asked);
             lane.request(&case.shop, &again).await;
@@ -318,15 +347,17 @@ fn outcome(lane: &Lane, case: &Case, call: &Seen, told: Option<&Presentation>) -
     if died { Outcome::Unknown("the process was killed before the answer was in the journal") } else { Outcome::Known }
 }
 
-/// No token is presented again after it was spent, unless nobody could know that it was.
-async fn presentations(lane: &Lane, case: &Case, verdict: &mut Verdict) {
+/// No token is presented again after it was spent, unless nobody could know that it was, or a
+/// person asked for it.
+async fn presentations(lane: &Lane, case: &Case, insisted: Option<Instant>, verdict: &mut Verdict) {
     for record in lane.simulator.tokens_of(&case.shop).await {
         if !record.presentations.iter().any(|told| told.after_spent) {
             continue;
         }
         let calls = calls(lane, case, &record.refresh_token).await;
         for (at, (call, told)) in calls.iter().enumerate() {
-            if !told.as_ref().is_some_and(|told| told.after_spent) {
+            let asked_for = insisted.is_some_and(|insisted| call.received >= insisted);
+            if asked_for || !told.as_ref().is_some_and(|told| told.after_spent) {
                 continue;
             }
             let known = calls[..at]
@@ -334,7 +365,9 @@ async fn presentations(lane: &Lane, case: &Case, verdict: &mut Verdict) {
                 .filter(|(earlier, _)| earlier.delivered_at.is_some_and(|delivered| delivered < call.received))
                 .any(|(earlier, told)| {
                     let spent_or_refused = told.as_ref().is_some_and(|told| told.tells_pair || told.code.is_some());
-                    spent_or_refused && outcome(lane, case, earlier, told.as_ref()) == Outcome::Known
+                    spent_or_refused
+                        && outcome(lane, case, earlier, told.as_ref()) == Outcome::Known
+                        && !stood_still(lane, earlier, call)
                 });
             if known {
                 verdict.spent_twice += 1;
@@ -349,6 +382,14 @@ async fn presentations(lane: &Lane, case: &Case, verdict: &mut Verdict) {
             verdict.problems.push(format!("refresh token {} of an earlier refresh was presented again", record.serial));
         }
     }
+}
+
+/// Did the process that made a call stand still for longer than its claim lives before another call?
+/// Then the answer may lie with it, and the one who called again could not know.
+fn stood_still(lane: &Lane, earlier: &Seen, call: &Seen) -> bool {
+    let delivered = earlier.delivered_at.unwrap_or(earlier.received);
+    let covers = |from: Instant, to: Instant| from <= delivered + CALL_TIMEOUT && to >= call.received;
+    lane.stops.iter().any(|(from, to)| *to - *from > CLAIM_LIFE && covers(*from, *to))
 }
 
 /// May the operator say that it does not know an outcome?
