@@ -3,7 +3,7 @@ CARGO ?= cargo
 CRD := crds/tiktokshopintegrations.tiktokshop.dev.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help assets build demo test fuzz lint generate check-generated contract-table clean
+.PHONY: help assets build demo test faults faults-selftest fuzz lint generate check-generated contract-table clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'

@@ -74,6 +74,8 @@ pub enum Cast {
     Solo,
     /// Two that both believe they lead.
     Pair,
+    /// The same, and the clock of the second is a day ahead.
+    PairOfClocks,
     /// One that elects.
     Elector,
     /// Two that elect.
@@ -128,11 +130,24 @@ pub enum Fault {
     BothAhead,
     BothBack,
     TwoLeaders,
+    TwoClocks,
     LeaseTaken,
 }
 
+impl Cast {
+    /// Are there two that both believe they lead?
+    pub const fn is_pair(self) -> bool {
+        matches!(self, Self::Pair | Self::PairOfClocks)
+    }
+
+    /// Does it take libfaketime?
+    pub const fn needs_faketime(self) -> bool {
+        matches!(self, Self::WallClock | Self::BothClocks | Self::PairOfClocks)
+    }
+}
+
 impl Fault {
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::KillBefore,
         Self::KillInFlight,
         Self::KillAfter,
@@ -174,6 +189,7 @@ impl Fault {
         Self::BothAhead,
         Self::BothBack,
         Self::TwoLeaders,
+        Self::TwoClocks,
         Self::LeaseTaken,
     ];
 
@@ -221,6 +237,7 @@ impl Fault {
             Self::BothAhead => "clocks+1d",
             Self::BothBack => "clocks-1d",
             Self::TwoLeaders => "two-leaders",
+            Self::TwoClocks => "two-clocks",
             Self::LeaseTaken => "lease-taken",
         }
     }
@@ -229,6 +246,7 @@ impl Fault {
         match self {
             Self::StopOverLease => Cast::ElectorPair,
             Self::TwoLeaders => Cast::Pair,
+            Self::TwoClocks => Cast::PairOfClocks,
             Self::LeaseTaken => Cast::Elector,
             Self::WallAhead | Self::WallBack => Cast::WallClock,
             Self::BothAhead | Self::BothBack => Cast::BothClocks,

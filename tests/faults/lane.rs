@@ -339,10 +339,10 @@ impl Lane {
         static LEASES: AtomicUsize = AtomicUsize::new(0);
         self.lease = format!("lease-{}", LEASES.fetch_add(1, Ordering::Relaxed));
         let first = match cast {
-            Cast::Solo | Cast::Pair => self.operator("first"),
+            Cast::Solo | Cast::Pair | Cast::PairOfClocks => self.operator("first"),
             Cast::Elector | Cast::ElectorPair => elects(self.operator("first"), &self.lease),
-            Cast::WallClock => self.faked(false),
-            Cast::BothClocks => self.faked(true),
+            Cast::WallClock => self.faked("first", false),
+            Cast::BothClocks => self.faked("first", true),
         };
         let first = self.first.insert(first.start());
         first.wait_ready(SOON).await;
@@ -351,6 +351,11 @@ impl Lane {
         }
         match cast {
             Cast::Pair => self.second = Some(self.operator("second").start()),
+            Cast::PairOfClocks => {
+                let second = self.faked("second", false);
+                self.set_clock("+1d");
+                self.second = Some(second.start());
+            }
             Cast::ElectorPair => self.second = Some(elects(self.operator("second"), &self.lease).start()),
             _ => {}
         }
@@ -371,11 +376,11 @@ impl Lane {
         self.cast = None;
     }
 
-    fn faked(&self, monotonic: bool) -> Builder {
+    fn faked(&self, name: &str, monotonic: bool) -> Builder {
         self.set_clock("+0");
         let library = faketime().expect("jobs that need libfaketime are not planned without it");
         let builder = self
-            .operator("first")
+            .operator(name)
             .env("LD_PRELOAD", library)
             .env("FAKETIME_TIMESTAMP_FILE", &self.clock)
             .env("FAKETIME_NO_CACHE", "1");

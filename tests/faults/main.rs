@@ -21,6 +21,7 @@
 //! - `matrix`: the table at the end
 
 #![forbid(unsafe_code)]
+#![allow(clippy::similar_names, reason = "a cell and its case, a hold and what is held are called so")]
 
 mod cells;
 mod lane;
@@ -194,11 +195,10 @@ fn play(options: &Options, seed: u64) -> Shared {
             state.matrix.is_not_run(Fault::JournalFull, "only who may mount a file system can fill one");
         }
         let can = |cell: &Cell| {
-            let clock = matches!(cell.fault.cast(), Cast::WallClock | Cast::BothClocks);
-            (faketime || !clock) && (small_disk || cell.fault != Fault::JournalFull)
+            (faketime || !cell.fault.cast().needs_faketime()) && (small_disk || cell.fault != Fault::JournalFull)
         };
-        let mut jobs = match (options.only, options.schedule) {
-            (Some(cell), _) => (0..options.times).map(|nth| Job::of(cell, nth)).collect(),
+        let mut jobs = match (&options.only, options.schedule) {
+            (Some(cells), _) => (0..options.times).map(|nth| Job::chosen(cells, nth)).collect(),
             (None, Some(number)) => vec![Job::random(seed, number); options.times],
             (None, None) if is_full => {
                 state.wanted = options.faults;
@@ -339,7 +339,7 @@ async fn refresh(lane: &mut Lane, job: &Job) -> (Vec<Cell>, Verdict) {
     for (place, cell) in job.cells.iter().enumerate() {
         aimed.push(aim(lane, &case, *cell, place).await);
     }
-    if cast == Cast::Pair {
+    if cast.is_pair() {
         // It is woken when the first is at the step.
         lane.second().pause();
     }
@@ -365,7 +365,7 @@ async fn refresh(lane: &mut Lane, job: &Job) -> (Vec<Cell>, Verdict) {
             whole = over;
         }
     }
-    if cast == Cast::Pair {
+    if cast.is_pair() {
         // Also where the step did not come.
         lane.second().resume();
     }

@@ -10,7 +10,8 @@ pub struct Options {
     pub seed: Option<u64>,
     pub faults: usize,
     pub lanes: usize,
-    pub only: Option<Cell>,
+    /// One field of the matrix, or several for one refresh.
+    pub only: Option<Vec<Cell>>,
     pub schedule: Option<usize>,
     pub times: usize,
     pub without_faketime: bool,
@@ -33,7 +34,7 @@ pub const NAME: &str = "a_slice_of_the_fault_suite_loses_no_token_and_spends_non
 
 const USAGE: &str = "\
 usage: cargo test --test faults -- [--full] [--seed N] [--faults N] [--lanes N]
-                                   [--only STEP/FAULT] [--schedule N] [--times N] [--without-faketime]";
+                                   [--only STEP/FAULT[+…]] [--schedule N] [--times N] [--without-faketime]";
 
 impl Options {
     pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Self, String> {
@@ -65,11 +66,12 @@ impl Options {
                 "--times" => options.times = number::<usize>(&value()?)?.max(1),
                 "--only" => {
                     let text = value()?;
-                    let cell = Cell::parse(&text).ok_or_else(|| {
+                    let cells: Option<Vec<Cell>> = text.split('+').map(Cell::parse).collect();
+                    let cells = cells.ok_or_else(|| {
                         let cells: Vec<_> = Cell::sensible().map(|cell| cell.to_string()).collect();
                         format!("{text:?} is no field of the matrix; these are: {}", cells.join(" "))
                     })?;
-                    options.only = Some(cell);
+                    options.only = Some(cells);
                 }
                 "--without-faketime" => options.without_faketime = true,
                 "--list" => options.what = What::List,

@@ -81,6 +81,12 @@ impl Job {
         }
     }
 
+    /// These, in this order.
+    pub fn chosen(cells: &[Cell], nth: usize) -> Self {
+        let names: Vec<_> = cells.iter().map(ToString::to_string).collect();
+        Self { name: format!("--only {}", names.join("+")), cells: cells.to_vec(), ..Self::of(cells[0], nth) }
+    }
+
     /// The random schedule of this number: the same for the same seed, whatever else is run.
     pub fn random(seed: u64, number: usize) -> Self {
         let mut random = Random::of(seed ^ u64::try_from(number).expect("few").wrapping_mul(0xd6e8_feb8_6659_fd93));
@@ -157,8 +163,7 @@ pub fn slice(seed: u64) -> Vec<Job> {
     let mut jobs: Vec<Job> = Vec::new();
     let mut random = Random::of(seed);
     for (at, fault) in Fault::ALL.into_iter().enumerate() {
-        let is_slow = matches!(fault.cast(), crate::cells::Cast::WallClock | crate::cells::Cast::BothClocks);
-        if fault.is_long() || is_slow {
+        if fault.is_long() || fault.cast().needs_faketime() {
             continue;
         }
         let cells: Vec<Cell> = Cell::sensible().filter(|cell| cell.fault == fault).collect();

@@ -362,7 +362,7 @@ impl Aimed {
                 *whole = Some(Instant::now());
                 lane.first().wait_ready(SOON).await;
             }
-            Fault::TwoLeaders => {
+            Fault::TwoLeaders | Fault::TwoClocks => {
                 // It stood still since before the refresh began: now it does its best to make one.
                 let from = Instant::now();
                 lane.second().resume();

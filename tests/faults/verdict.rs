@@ -26,6 +26,9 @@ const RECOVERS_WITHIN: Duration = Duration::from_secs(120);
 /// How long others respect a claim.
 const CLAIM_LIFE: Duration = Duration::from_secs(CALL_TIMEOUT.as_secs() + 15);
 
+/// A pause of 5 s after a failure that passes by itself, less the tenth that it may be shorter.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(4);
+
 /// How long a person looks on before doing what only a person can.
 const PATIENCE: Duration = Duration::from_secs(4);
 
@@ -83,6 +86,7 @@ pub async fn judge(lane: &Lane, case: &Case, whole: Instant, meddling: Meddling)
     presentations(lane, case, person.insisted, &mut verdict).await;
     let said = lane.api.requests().iter().any(|seen| seen.path.contains(&case.shop) && is_unknown_said(seen))
         || lane.api.requests().iter().any(|seen| seen.body.contains(&case.shop) && is_unknown_said(seen));
+    manners(lane, case, meddling, &person, &mut verdict);
     verdict.unknown = said;
     if said && !may_be_unknown(lane, case).await {
         verdict.problems.push(
@@ -381,6 +385,55 @@ async fn presentations(lane: &Lane, case: &Case, insisted: Option<Instant>, verd
             verdict.spent_twice += 1;
             verdict.problems.push(format!("refresh token {} of an earlier refresh was presented again", record.serial));
         }
+    }
+}
+
+/// What the order of requests and the words of the operator show, whatever came of it.
+fn manners(lane: &Lane, case: &Case, meddling: Meddling, person: &Person, verdict: &mut Verdict) {
+    let api = lane.api.requests();
+    let mut calls = lane.tiktok.requests();
+    calls.retain(|seen| steps::call()(seen));
+    let claim = steps::fresh_claim(&lane.namespace, &case.shop);
+    let is_claim_before = |seen: &Seen, call: &Seen| claim(seen) && seen.received < call.received;
+    for (at, call) in calls.iter().enumerate() {
+        let Some(claimed) = api.iter().filter(|seen| is_claim_before(seen, call)).map(|seen| seen.received).max()
+        else {
+            continue;
+        };
+        let slow = api.iter().find(|seen| {
+            let between = seen.received > claimed && seen.received < call.received;
+            between && seen.method == "GET" && seen.path.contains("/secrets/") && !seen.path.ends_with(&case.shop)
+        });
+        if let Some(seen) = slow {
+            verdict.problems.push(format!("{} {} stands between the claim and the call", seen.method, seen.path));
+        }
+        let before = calls[..at].iter().rfind(|before| before.body == call.body && before.query == call.query);
+        if before.is_some_and(|before| before.received > claimed) {
+            verdict.problems.push(format!("request {} presents a token without a claim of its own", call.seq));
+        }
+        // The pause is computed from the status, which told of the failure before.
+        let refused = calls[..at].iter().rfind(|before| before.status == Some(429)).and_then(|before| before.answered);
+        let noted = refused.is_some_and(|refused| {
+            let status = steps::status(&lane.namespace, &case.shop);
+            api.iter().any(|seen| {
+                status(seen) && seen.received > refused && seen.answered.is_some_and(|at| at < call.received)
+            })
+        });
+        let too_soon = refused.is_some_and(|refused| call.received - refused < SHORTEST_PAUSE);
+        if noted && too_soon && person.asked == 0 && meddling == Meddling::None {
+            verdict.problems.push(format!("request {} comes too soon after one that was too many", call.seq));
+        }
+    }
+    // Its event names the shop in `regarding`.
+    let said = |word: &str| {
+        api.iter().any(|seen| seen.method == "POST" && seen.body.contains(&case.shop) && seen.body.contains(word))
+    };
+    if meddling == Meddling::None && said("TokensReplaced") {
+        verdict.problems.push("somebody is said to have replaced the tokens, and nobody has".to_owned());
+    }
+    let replaced_in_call = meddling == Meddling::Replaced && !verdict.reauthorized && person.insisted.is_none();
+    if replaced_in_call && said("ReauthorizationRequired") {
+        verdict.problems.push("a new authorization is asked for although a person has just given one".to_owned());
     }
 }
 
