@@ -330,13 +330,13 @@ impl Lane {
 
     /// Has these operators at work, and no others.
     pub async fn on_stage(&mut self, cast: Cast) {
+        static LEASES: AtomicUsize = AtomicUsize::new(0);
         let alive = |operator: &Option<Operator>| operator.as_ref().is_none_or(|it| it.process().is_running());
         if self.cast == Some(cast) && alive(&self.first) && alive(&self.second) {
             return;
         }
         self.off_stage().await;
         let elects = |builder: Builder, lease: &str| builder.leader_elect(true).flag("lease-name", lease);
-        static LEASES: AtomicUsize = AtomicUsize::new(0);
         self.lease = format!("lease-{}", LEASES.fetch_add(1, Ordering::Relaxed));
         let first = match cast {
             Cast::Solo | Cast::Pair | Cast::PairOfClocks => self.operator("first"),
@@ -678,7 +678,7 @@ pub fn is_ready(status: &Value) -> bool {
 
 /// Waits until the operator says that it leads, or that it does not.
 pub async fn wait_leads(operator: &Operator, leads: bool) {
-    const WITHIN: Duration = Duration::from_secs(60);
+    const WITHIN: Duration = Duration::from_mins(1);
     let wanted = if leads { 1.0 } else { 0.0 };
     let reached = poll::until(WITHIN, async || {
         operator.probe("/livez").await?;

@@ -75,7 +75,7 @@ impl Job {
             name: format!("--only {cell}"),
             cells: vec![cell],
             // Both triggers see both moments.
-            trigger: if nth / 2 % 2 == 0 || never_due(cell) { Trigger::Request } else { Trigger::Due },
+            trigger: if (nth / 2).is_multiple_of(2) || never_due(cell) { Trigger::Request } else { Trigger::Due },
             variant: nth,
             missed: 0,
         }

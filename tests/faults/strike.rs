@@ -432,7 +432,7 @@ impl Aimed {
         // What the other does is seen from its status write; where nothing is left to do, there is none.
         let status = takes(lane, case, Step::Status);
         let done = |seen: &Seen| status(seen) && seen.received > from && seen.answered.is_some();
-        if presented == 0 || lane.api.count(&done) == 0 {
+        if presented == 0 || lane.api.count(done) == 0 {
             lane.api.try_request(done, TAKEN_UP).await;
         }
         lane.first().resume();

@@ -21,7 +21,7 @@ use crate::{
 
 /// The longest way back: rights that were granted, of which no watch tells, are looked at again
 /// after a minute, and an earlier pause may stand before that.
-const RECOVERS_WITHIN: Duration = Duration::from_secs(120);
+const RECOVERS_WITHIN: Duration = Duration::from_mins(2);
 
 /// How long others respect a claim.
 const CLAIM_LIFE: Duration = Duration::from_secs(CALL_TIMEOUT.as_secs() + 15);
