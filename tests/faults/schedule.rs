@@ -107,9 +107,10 @@ impl Job {
     }
 }
 
-/// Where TikTok gives the old pair, a token that is due stays so, and is left alone for a while.
+/// Where TikTok gives the old pair, a token that is due stays so, and is left alone for a while; to a clock that stays
+/// a day behind it is not due at all.
 fn never_due(cell: Cell) -> bool {
-    cell.fault == Fault::TikTokOldPair
+    matches!(cell.fault, Fault::TikTokOldPair | Fault::BothBack)
 }
 
 /// May these not both be injected into one refresh?
