@@ -1,0 +1,154 @@
+//! What keeps the whole command from its work: one line each, with what to do.
+
+use std::error::Error;
+
+use kube::runtime::watcher;
+use tiktok_shop_operator::api::names::{GROUP, PLURAL};
+
+use crate::messages::{Messages, one_line};
+
+/// Why the command can't be carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// There is no kubeconfig, and this is no pod.
+    NoKubeconfig,
+    /// The kubeconfig is there and can't be used.
+    Kubeconfig(String),
+    /// Names that were given and are not there, each with what is near it.
+    NoSuch(Vec<NoSuch>),
+    /// A right is missing.
+    Forbidden {
+        /// Such as `patch`.
+        verb: &'static str,
+        /// Where; everywhere if none.
+        namespace: Option<String>,
+    },
+    /// The API server does not know who asks.
+    Unauthorized,
+    /// The custom resource is not served.
+    NotInstalled,
+    /// The API server can't be reached.
+    Unreachable {
+        /// Its address.
+        server: String,
+        /// Why.
+        error: String,
+    },
+    /// A selector is not one.
+    Selection(String),
+    /// Any other refusal.
+    Server(String),
+    /// No answer in so many seconds.
+    Slow(u64),
+}
+
+/// A name that is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoSuch {
+    /// The name.
+    pub name: String,
+    /// Where it was looked for.
+    pub namespace: String,
+    /// What may have been meant.
+    pub near: Vec<String>,
+}
+
+impl Failure {
+    /// What a failed request means: what was to be done (the verb), where, and of which server.
+    pub fn of(error: &kube::Error, verb: &'static str, namespace: Option<&str>, server: &str) -> Self {
+        let kube::Error::Api(status) = error else {
+            return match error {
+                kube::Error::Auth(_) => Self::Kubeconfig(chain(error)),
+                kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => Self::Server(chain(error)),
+                _ => Self::Unreachable { server: server.to_owned(), error: chain(error) },
+            };
+        };
+        match status.code {
+            401 => Self::Unauthorized,
+            403 => Self::Forbidden { verb, namespace: namespace.map(str::to_owned) },
+            404 => Self::NotInstalled,
+            400 => Self::Selection(one_line(&status.message)),
+            _ => Self::Server(one_line(&status.message)),
+        }
+    }
+
+    /// What a failed list or watch means.
+    pub fn of_watch(error: &watcher::Error, namespace: Option<&str>, server: &str) -> Self {
+        match error {
+            watcher::Error::InitialListFailed(error) => Self::of(error, "list", namespace, server),
+            watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
+                Self::of(error, "watch", namespace, server)
+            }
+            watcher::Error::WatchError(status) => {
+                Self::of(&kube::Error::Api(status.clone()), "watch", namespace, server)
+            }
+            watcher::Error::NoResourceVersion => Self::Server(error.to_string()),
+        }
+    }
+
+    /// Does it stay, whatever one waits?
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Self::Forbidden { .. } | Self::Unauthorized | Self::NotInstalled | Self::Selection(_))
+    }
+
+    /// In one line; one for each name that is not there.
+    pub fn say(&self, messages: &Messages) -> String {
+        match self {
+            Self::NoKubeconfig => messages.text("error-no-kubeconfig"),
+            Self::Kubeconfig(error) => messages.with("error-kubeconfig", &[("error", error)]),
+            Self::NoSuch(names) => {
+                let lines: Vec<_> = names.iter().map(|name| name.say(messages)).collect();
+                lines.join("\n")
+            }
+            Self::Forbidden { verb, namespace } => {
+                let place = place(messages, namespace.as_deref());
+                let values = [("verb", *verb), ("resource", PLURAL), ("group", GROUP), ("where", place.as_str())];
+                messages.with("error-forbidden", &values)
+            }
+            Self::Unauthorized => messages.text("error-unauthorized"),
+            Self::NotInstalled => messages.text("error-not-installed"),
+            Self::Unreachable { server, error } => {
+                messages.with("error-unreachable", &[("server", server), ("error", error)])
+            }
+            Self::Selection(error) => messages.with("error-selector", &[("error", error)]),
+            Self::Server(error) => messages.with("error-server", &[("error", error)]),
+            Self::Slow(seconds) => messages.with("error-slow", &[("seconds", &seconds.to_string())]),
+        }
+    }
+}
+
+impl NoSuch {
+    fn say(&self, messages: &Messages) -> String {
+        let values = [("name", self.name.as_str()), ("namespace", &self.namespace)];
+        let near = self.near.iter().cloned().reduce(|left, right| {
+            let values = [("left", left.as_str()), ("right", &right)];
+            messages.with("or", &values)
+        });
+        match near {
+            None => messages.with("error-no-such", &values),
+            Some(near) => messages.with("error-no-such-near", &[values[0], values[1], ("near", &near)]),
+        }
+    }
+}
+
+/// A namespace, or all, in words.
+pub fn place(messages: &Messages, namespace: Option<&str>) -> String {
+    match namespace {
+        Some(namespace) => messages.with("where-namespace", &[("namespace", namespace)]),
+        None => messages.text("where-everywhere"),
+    }
+}
+
+/// An error with its causes, each said once, in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = cause.source();
+    }
+    one_line(&text)
+}

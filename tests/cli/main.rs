@@ -1,0 +1,13 @@
+//! The command line, `kubectl tiktokshop`, against the real API server and the real operator.
+//!
+//! Every command runs as a person who may get, list, watch and patch integrations and nothing else: reading a Secret
+//! would fail.
+
+mod asking;
+mod completion;
+mod krew;
+mod many;
+mod shown;
+mod stage;
+mod status;
+mod trouble;
