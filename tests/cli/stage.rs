@@ -1,16 +1,22 @@
 //! A namespace with a simulated TikTok, a person with few rights, and the program as that person runs it.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kube::Client;
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{self, OpenptFlags};
+use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
 use tempfile::TempDir;
 use tiktok_shop_testkit::{
     control_plane::{ControlPlane, service_account_user},
     fixtures::{self, SecretFixture, app_secret, integration},
     operator::{Builder, Operator},
+    poll,
     process::Program,
     proxy::Proxy,
     rbac::{self, Scope},
@@ -201,5 +207,75 @@ impl Stage {
     pub async fn request_of(&self, name: &str) -> Option<String> {
         let object = fixtures::integrations(&self.client, &self.namespace).get(name).await.expect("it is there");
         object.metadata.annotations.unwrap_or_default().get("tiktokshop.dev/refresh-requested-at").cloned()
+    }
+}
+
+/// The program on a pseudo-terminal: both its outputs are one.
+pub struct Pty {
+    child: std::process::Child,
+    text: Arc<Mutex<Vec<u8>>>,
+    reader: std::thread::JoinHandle<()>,
+}
+
+impl Pty {
+    pub fn run(stage: &Stage, line: &str, variables: &[(&str, &str)]) -> Self {
+        let controller = pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("there are pseudo-terminals");
+        pty::grantpt(&controller).and_then(|()| pty::unlockpt(&controller)).expect("it is ours");
+        let size = Winsize { ws_row: 40, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&controller, size).expect("it has a size");
+        let name = pty::ptsname(&controller, Vec::new()).expect("it has a name");
+        let open = || {
+            let file = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty());
+            Stdio::from(file.expect("it can be opened"))
+        };
+        let child = std::process::Command::new(PROGRAM)
+            .args(stage.args(line))
+            .env_clear()
+            .env("KUBECONFIG", &stage.kubeconfig)
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(open())
+            .stderr(open())
+            .spawn()
+            .expect("the program can be started");
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let read = Arc::clone(&text);
+        let reader = std::thread::spawn(move || {
+            let mut file = std::fs::File::from(controller);
+            let mut buffer = [0; 4_096];
+            // It ends with an error once the program has closed its side.
+            while let Ok(count @ 1..) = file.read(&mut buffer) {
+                read.lock().expect("no reader panics").extend_from_slice(&buffer[..count]);
+            }
+        });
+        Self { child, text, reader }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.text.lock().expect("no reader panics")).into_owned()
+    }
+
+    pub async fn wait_for(&self, wanted: &str, timeout: Duration) {
+        let found = poll::until(timeout, async || self.text().contains(wanted).then_some(())).await;
+        assert!(found.is_some(), "the terminal does not show {wanted:?}; it shows: {:?}", self.text());
+    }
+
+    /// Ctrl-C, as the terminal sends it.
+    pub fn interrupt(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it still runs");
+    }
+
+    /// Its exit code and all that it showed.
+    pub async fn end(mut self, timeout: Duration) -> (Option<i32>, String) {
+        let ended = poll::until(timeout, async || self.child.try_wait().expect("it is ours")).await;
+        if ended.is_none() {
+            let _ = self.child.kill();
+        }
+        let status = ended.unwrap_or_else(|| panic!("it does not end; it shows: {:?}", self.text()));
+        let text = Arc::clone(&self.text);
+        self.reader.join().expect("no reader panics");
+        let text = text.lock().expect("no reader panics");
+        (status.code(), String::from_utf8_lossy(&text).into_owned())
     }
 }

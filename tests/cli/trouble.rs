@@ -1,1 +1,164 @@
-//! To come.
+//! What a person may lack: one clear line each, with what to do.
+
+use std::path::Path;
+
+use tiktok_shop_testkit::{
+    control_plane::{ControlPlane, Options},
+    ports::free_port,
+};
+
+use crate::stage::{Ran, Stage, person, run};
+
+async fn refused(kubeconfig: &Path, line: &str, code: i32, expected: &str) {
+    let args: Vec<&str> = line.split(' ').collect();
+    let ran: Ran = run(kubeconfig, &args, &[]).await;
+    let expected = format!("kubectl-tiktokshop: {expected}\n");
+    assert_eq!((ran.stderr.as_str(), ran.stdout.as_str(), ran.code), (expected.as_str(), "", Some(code)), "{line}");
+}
+
+/// Covers: cli/no-such-integration
+#[tokio::test]
+async fn a_name_that_is_not_there_is_answered_with_what_is_near() {
+    let stage = Stage::new().await;
+    stage.shop("shop-1", "1", 500_000).await;
+    stage.shop("store", "1", 500_000).await;
+    let ns = &stage.namespace;
+    for command in ["refresh", "status"] {
+        refused(
+            &stage.kubeconfig,
+            &format!("{command} shop1 -n {ns}"),
+            1,
+            &format!("there is no integration shop1 in namespace {ns}; did you mean shop-1?"),
+        )
+        .await;
+    }
+    refused(
+        &stage.kubeconfig,
+        &format!("refresh zzz shop-1 -n {ns} --lang vi"),
+        1,
+        &format!("không có integration zzz trong namespace {ns}"),
+    )
+    .await;
+    assert_eq!(stage.request_of("shop-1").await, None, "nothing is asked for where a name is wrong");
+    // Of whom may list everywhere, the namespace is suggested that was forgotten.
+    refused(
+        &stage.plane.admin_kubeconfig(),
+        &format!("status {} -n default", "shop-of-another-namespace"),
+        1,
+        "there is no integration shop-of-another-namespace in namespace default",
+    )
+    .await;
+    let ran = run(&stage.plane.admin_kubeconfig(), &["status", "store", "-n", "default"], &[]).await;
+    assert!(ran.stderr.contains(&format!("store -n {ns}")), "{ran:#?}");
+    let ran = stage.run("refresh --team-id 7").await;
+    assert_eq!(
+        (ran.stderr.as_str(), ran.code),
+        (&*format!("kubectl-tiktokshop: no integration in namespace {ns} fits\n"), Some(0))
+    );
+    assert!(ran.stdout.ends_with("Found 0 integration(s)\n"), "{ran:#?}");
+}
+
+/// Covers: cli/forbidden
+#[tokio::test]
+async fn a_right_that_is_missing_is_named() {
+    let stage = Stage::new().await;
+    stage.shop("shop", "1", 3_600).await;
+    let ns = &stage.namespace;
+    let ask = |verb: &str, place: &str| {
+        format!(
+            "you may not {verb} tiktokshopintegrations in {place}: ask for that right (a Role with the verb {verb} on \
+             tiktokshopintegrations.tiktokshop.dev)"
+        )
+    };
+    refused(&stage.kubeconfig, "status -A", 1, &ask("list", "any namespace")).await;
+    refused(&stage.kubeconfig, "refresh -n default", 1, &ask("list", "namespace default")).await;
+    let here = format!("namespace {ns}");
+    let reader = person(stage.plane, ns, "reader", "get, list, watch").await;
+    let reader = stage.plane.kubeconfig_for(&reader, None);
+    let ran = run(&reader, &["refresh", "-n", ns], &[]).await;
+    let line = ask("patch", &here);
+    assert!(
+        ran.stdout.contains(&format!("{ns}/shop (team 1): failed - the request could not be written: {line}\n")),
+        "{ran:#?}"
+    );
+    assert_eq!((ran.stderr, ran.code), (format!("kubectl-tiktokshop: {line}\n"), Some(1)));
+    let unwatching = person(stage.plane, ns, "unwatching", "get, list, patch").await;
+    let unwatching = stage.plane.kubeconfig_for(&unwatching, None);
+    let ran = run(&unwatching, &["refresh", "-n", ns], &[]).await;
+    assert_eq!((ran.stderr, ran.code), (format!("kubectl-tiktokshop: {}\n", ask("watch", &here)), Some(1)));
+    let stranger = stage.plane.kubeconfig_for("no-such-token", None);
+    refused(
+        &stranger,
+        "status",
+        1,
+        "the API server does not know you: log in anew, or correct the user in your kubeconfig",
+    )
+    .await;
+}
+
+/// Covers: cli/not-installed
+#[tokio::test]
+async fn a_cluster_without_the_crd_is_told_with_how_to_install_it() {
+    let plane = ControlPlane::start(Options::default()).await;
+    refused(
+        &plane.admin_kubeconfig(),
+        "refresh",
+        1,
+        "the API server does not serve TikTokShopIntegration: install the CRD (tiktok-shop-operator crd | kubectl apply \
+         --server-side -f -), or choose another cluster with --context",
+    )
+    .await;
+}
+
+/// Covers: cli/unreachable, cli/kubeconfig, cli/context
+#[tokio::test]
+async fn a_cluster_that_can_not_be_found_or_reached_is_told_in_one_line() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let none = folder.path().join("none");
+    refused(&none, "status", 1, "there is no kubeconfig: name one with --kubeconfig or KUBECONFIG").await;
+    let port = free_port();
+    let away = folder.path().join("away");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n\
+         clusters: [{{name: k, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]\nusers: [{{name: u, user: {{}}}}]\n"
+    );
+    std::fs::write(&away, text).expect("a file can be written");
+    for line in ["refresh", "status", "status --watch"] {
+        let args: Vec<&str> = line.split(' ').collect();
+        let ran = run(&away, &args, &[]).await;
+        let start = format!("kubectl-tiktokshop: the cluster at http://127.0.0.1:{port} can't be reached: ");
+        assert!(ran.stderr.starts_with(&start) && ran.stderr.contains("refused"), "{ran:#?}");
+        assert_eq!((ran.stderr.lines().count(), ran.code), (1, Some(1)), "{ran:#?}");
+    }
+    let ran = run(&away, &["status", "--context", "nowhere"], &[]).await;
+    assert!(ran.stderr.starts_with("kubectl-tiktokshop: the kubeconfig can't be used: "), "{ran:#?}");
+    assert_eq!((ran.stderr.lines().count(), ran.code), (1, Some(1)));
+    std::fs::write(&none, "no: [kubeconfig").expect("a file can be written");
+    let named = none.to_str().expect("a path of ours");
+    let ran = run(&away, &["status", "--kubeconfig", named], &[]).await;
+    assert!(ran.stderr.starts_with("kubectl-tiktokshop: the kubeconfig can't be used: "), "{ran:#?}");
+    assert_eq!((ran.stderr.lines().count(), ran.code), (1, Some(1)));
+}
+
+/// Covers: cli/exit-2
+#[tokio::test]
+async fn wrong_usage_is_told_in_one_line_with_exit_code_2() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let none = folder.path().join("none");
+    for (line, expected) in [
+        ("refresh -A -n shops", "the argument '--all-namespaces' cannot be used with '--namespace <NS>'"),
+        ("refresh --timeout soon", "invalid value 'soon' for '--timeout <DURATION>': is not a duration: a number is missing"),
+        ("renew", "unrecognized subcommand 'renew'"),
+    ] {
+        refused(&none, line, 2, &format!("{expected}; see kubectl tiktokshop --help")).await;
+    }
+    let stage = Stage::new().await;
+    let ran = stage.run("status -l a=(").await;
+    assert!(ran.stderr.starts_with("kubectl-tiktokshop: the API server refuses the selection: "), "{ran:#?}");
+    assert_eq!((ran.stderr.lines().count(), ran.code), (1, Some(1)), "{ran:#?}");
+    for args in [&["--help"][..], &["refresh", "--help"], &["status", "--help"]] {
+        let ran = run(&none, args, &[]).await;
+        assert!(ran.stdout.contains("Usage: kubectl tiktokshop") && ran.stdout.contains("Examples:"), "{ran:#?}");
+        assert_eq!((ran.stderr.as_str(), ran.code), ("", Some(0)));
+    }
+}

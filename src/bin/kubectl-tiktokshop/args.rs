@@ -16,6 +16,9 @@ pub const NAME: &str = "kubectl tiktokshop";
 /// The name of the program.
 pub const PROGRAM: &str = "kubectl-tiktokshop";
 
+/// The word by which kubectl asks for completion, as cobra has it.
+const COMPLETE: &str = "__complete";
+
 const EXAMPLES: &str = "\
 Examples:
   kubectl tiktokshop refresh                        # what is due in the current namespace
@@ -86,13 +89,6 @@ pub enum Command {
         /// The shell
         #[arg(value_enum, value_name = "bash|zsh|fish", hide_possible_values = true)]
         shell: Shell,
-    },
-    /// Complete a word, as kubectl asks its plugins to
-    #[command(name = "__complete", hide = true)]
-    Complete {
-        /// The words so far; the last is to be completed
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<String>,
     },
 }
 
@@ -219,6 +215,12 @@ impl Selection {
         .into_iter()
         .find_map(|(name, is_empty)| is_empty.then_some(name))
     }
+}
+
+/// The words to complete, where kubectl asks for that: flags among them are not ours, and the last may be anything.
+pub fn words_to_complete(line: impl IntoIterator<Item = OsString>) -> Option<Vec<String>> {
+    let mut words = line.into_iter().skip(1);
+    (words.next()? == COMPLETE).then(|| words.map(|word| word.to_string_lossy().into_owned()).collect())
 }
 
 /// The parser, for completion.

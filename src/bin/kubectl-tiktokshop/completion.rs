@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use clap::{Arg, CommandFactory as _, FromArgMatches as _};
+use clap::{Arg, FromArgMatches as _};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use tiktok_shop_operator::api::ConditionType;
 use tiktok_shop_operator::cluster::WatchedIntegration;
 
-use crate::args::{Cli, Common, PROGRAM, Shell, parser};
+use crate::args::{Common, PROGRAM, Shell, parser};
 use crate::cluster::{connect, read_kubeconfig};
 use crate::report::team;
 
@@ -138,13 +138,13 @@ impl Words {
     fn of(before: &[String]) -> Self {
         let line = std::iter::once(PROGRAM.to_owned()).chain(before.iter().cloned());
         // A line in the making is often wrong; what can be read of it counts.
-        let matches = Cli::command().ignore_errors(true).get_matches_from(line);
+        let matches = parser().ignore_errors(true).get_matches_from(line);
         let common = Common::from_arg_matches(&matches);
         let unknown = Common { kubeconfig: None, context: None, lang: None, no_emoji: false };
         let scoped = matches.subcommand().map(|(_, matches)| matches);
-        let text = |name| scoped.and_then(|m| m.try_get_one::<String>(name).ok().flatten()).cloned();
+        let value = |name| scoped.and_then(|m| m.try_get_one::<String>(name).ok().flatten()).cloned();
         let flag = |name| scoped.and_then(|m| m.try_get_one::<bool>(name).ok().flatten()).copied().unwrap_or(false);
-        Self { common: common.unwrap_or(unknown), namespace: text("namespace"), all_namespaces: flag("all_namespaces") }
+        Self { common: common.unwrap_or(unknown), namespace: value("namespace"), all_namespaces: flag("all_namespaces") }
     }
 }
 

@@ -33,8 +33,22 @@ const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let language = Language::of_environment(|name| std::env::var(name).ok());
+    if let Some(words) = args::words_to_complete(std::env::args_os()) {
+        return block_on(async {
+            terminal::print(&completion::complete(&words).await);
+            0
+        });
+    }
     match args::parse(std::env::args_os()) {
-        Ok(cli) => run(&cli, &Messages::of(cli.common.lang.unwrap_or(language))),
+        Ok(cli) => {
+            let messages = Messages::of(cli.common.lang.unwrap_or(language));
+            block_on(async {
+                carry_out(&cli, &messages).await.unwrap_or_else(|failure| {
+                    complain(&failure.say(&messages));
+                    FAILED
+                })
+            })
+        }
         Err(Halt::Shown(text)) => {
             terminal::print(&text);
             ExitCode::SUCCESS
@@ -46,7 +60,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli, messages: &Messages) -> ExitCode {
+/// Runs a future to its end, and with it the process.
+fn block_on(future: impl Future<Output = u8>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -54,13 +69,7 @@ fn run(cli: &Cli, messages: &Messages) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let code = match runtime.block_on(carry_out(cli, messages)) {
-        Ok(code) => code,
-        Err(failure) => {
-            complain(&failure.say(messages));
-            FAILED
-        }
-    };
+    let code = runtime.block_on(future);
     // A request that nobody waits for any more must not hold the process.
     runtime.shutdown_background();
     ExitCode::from(code)
@@ -84,10 +93,6 @@ async fn carry_out(cli: &Cli, messages: &Messages) -> Result<u8, Failure> {
         }
         Command::Completion { shell } => {
             terminal::print(&completion::script(*shell));
-            Ok(0)
-        }
-        Command::Complete { words } => {
-            terminal::print(&completion::complete(words).await);
             Ok(0)
         }
     }

@@ -1,6 +1,7 @@
 //! `kubectl tiktokshop refresh`: ask through the annotation, then watch until each has its result.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
@@ -138,13 +139,18 @@ pub async fn refresh(
     // The soonest expiry first; what the operator knows no expiry of before that.
     let mut asks: Vec<_> = run.open.values().map(|entry| entry.latest.clone()).collect();
     asks.sort_by_key(expiry);
+    let sent = RefCell::new(BTreeSet::new());
     let writes = stream::iter(asks)
         .map(|integration| async {
             let key = key(&integration);
+            sent.borrow_mut().insert(key.clone());
             (key, ask(selected, integration, &value, options.force).await)
         })
         .buffer_unordered(WRITES);
     let is_interrupted = run.wait(selected, events, writes, interrupt).await;
+    if is_interrupted {
+        run.interrupted(&sent.borrow());
+    }
     for complaint in &run.complaints {
         complain(complaint);
     }
@@ -208,10 +214,7 @@ impl Run<'_> {
             let patience = self.last_result + self.options.timeout;
             tokio::select! {
                 biased;
-                _ = &mut interrupt => {
-                    self.interrupted();
-                    return true;
-                }
+                _ = &mut interrupt => return true,
                 write = writes.next(), if is_writing => match write {
                     Some((key, asked)) => self.written(&key, asked),
                     None => is_writing = false,
@@ -380,10 +383,10 @@ impl Run<'_> {
         }
     }
 
-    fn interrupted(&mut self) {
-        self.terminal.clear_progress();
+    /// A person stopped the waiting: says what is still under way. A request that was sent may stand there.
+    fn interrupted(&mut self, sent: &BTreeSet<Key>) {
         let (under_way, not_asked): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.open).into_iter().partition(|(_, entry)| entry.before.is_some() || entry.is_seen);
+            std::mem::take(&mut self.open).into_iter().partition(|(key, _)| sent.contains(key));
         let all = under_way.iter().map(|((namespace, name), _)| format!("{namespace}/{name}"));
         let mut names = all.take(NAMES).collect::<Vec<_>>().join(", ");
         if let Some(more) = under_way.len().checked_sub(NAMES).filter(|more| *more > 0) {
