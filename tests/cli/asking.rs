@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 use tiktok_shop_testkit::{
-    fixtures,
+    fixtures::{self, integration},
     process::Signal,
     proxy::Seen,
     simulator::{Action, Fault},
 };
 
-use crate::stage::{Pty, SOON, Stage, program};
+use crate::stage::{Pty, SOON, Stage, program, run};
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
@@ -163,7 +163,11 @@ async fn a_watch_that_is_cut_or_has_expired_is_taken_up_again() {
     stage.proxy.wait_for_request(|seen| is_write(seen) && seen.status == Some(200), SOON).await;
     // The next watch is told that it comes too late: only a new list helps.
     let expired = stage.proxy.on("the next watch", Seen::is_watch).once();
-    let expired = expired.respond_status(410, "Expired", "too old resource version");
+    let answer = json!({"type": "ERROR", "object": {
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 410, "reason": "Expired",
+        "message": "too old resource version: 1 (2)",
+    }});
+    let expired = expired.respond(200, &[("content-type", "application/json")], format!("{answer}\n"));
     stage.proxy.cut_watches().await;
     stage.proxy.wait_for_requests(2, |seen| seen.method == "GET" && !seen.is_watch(), SOON).await;
     assert_eq!(expired.hits(), 1);
@@ -171,6 +175,38 @@ async fn a_watch_that_is_cut_or_has_expired_is_taken_up_again() {
     let status = child.wait_exit(SOON).await.expect("it ends");
     let document: Value = serde_json::from_str(&child.stdout()).expect("JSON");
     assert_eq!((status.code(), &document["results"][0]["outcome"]), (Some(0), &json!("refreshed")), "{document:#}");
+}
+
+/// Covers: cli/selector, cli/all-namespaces, cli/team-id
+#[tokio::test]
+async fn what_fits_is_selected_by_label_and_team_in_one_namespace_or_all() {
+    let (here, there) = (Stage::new().await, Stage::new().await);
+    for (stage, name, team, tier) in [
+        (&here, "one", "1", "gold"),
+        (&here, "two", "2", "gold"),
+        (&here, "three", "1", "tin"),
+        (&there, "four", "1", "gold"),
+    ] {
+        let label = format!("{tier}-{}", here.namespace);
+        let shop = integration(&stage.namespace, name, name, "app").team(team).label("tier", &label);
+        shop.create(&stage.client).await;
+    }
+    let gold = format!("tier=gold-{}", here.namespace);
+    let admin = here.plane.admin_kubeconfig();
+    for (line, expected) in [
+        (format!("-n {} -l {gold}", here.namespace), vec!["one", "two"]),
+        (format!("-n {} --team-id 1", here.namespace), vec!["one", "three"]),
+        (format!("-n {} one three", here.namespace), vec!["one", "three"]),
+        (format!("-A -l {gold} --team-id 1"), vec!["four", "one"]),
+    ] {
+        let line = format!("refresh --dry-run -o json {line}");
+        let ran = run(&admin, &line.split(' ').collect::<Vec<_>>(), &[]).await;
+        let document = ran.json();
+        let results = document["results"].as_array().expect("results");
+        let mut names: Vec<_> = results.iter().filter_map(|result| result["name"].as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, expected, "{line}");
+    }
 }
 
 /// Covers: cli/exit-130

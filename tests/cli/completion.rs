@@ -62,14 +62,31 @@ async fn kubectl_runs_the_plugin_and_completes_for_it() {
 
 /// Covers: cli/completion
 #[tokio::test]
-async fn each_shell_gets_a_script_of_its_own() {
-    for (shell, expected) in [("bash", "complete -F _kubectl-tiktokshop"), ("zsh", "#compdef"), ("fish", "complete -c")] {
+async fn each_shell_gets_a_script_that_asks_the_program() {
+    for (shell, start) in [("bash", "# Completion"), ("zsh", "#compdef kubectl-tiktokshop\n"), ("fish", "# Completion")]
+    {
         let ran = run(Path::new("/none"), &["completion", shell], &[]).await;
-        assert!(ran.stdout.contains(expected) && ran.stdout.contains("dry-run"), "{shell}: {}", ran.stdout);
+        assert!(ran.stdout.starts_with(start) && ran.stdout.contains("kubectl-tiktokshop __complete"), "{ran:#?}");
         assert_eq!((ran.stderr.as_str(), ran.code), ("", Some(0)));
     }
-    // Bash at least reads its own.
-    let script = run(Path::new("/none"), &["completion", "bash"], &[]).await.stdout;
-    let bash = std::process::Command::new("bash").args(["-n", "-c", &script]).status().expect("bash starts");
-    assert!(bash.success());
+    // Bash is the one that is surely here: it completes by its script.
+    let stage = Stage::new().await;
+    stage.shop("shop-1", "7", 500_000).await;
+    let script = format!(
+        "source <(kubectl-tiktokshop completion bash)\n\
+         try() {{ COMP_WORDS=(kubectl-tiktokshop \"$@\"); COMP_CWORD=$#; _kubectl_tiktokshop; echo \"${{COMPREPLY[@]}}\"; }}\n\
+         try refresh --dr; try refresh -n {} ''; try completion ''; try nonsense ''\n",
+        stage.namespace
+    );
+    let built = Path::new(PROGRAM).parent().expect("it lies in a folder");
+    let output = tokio::process::Command::new("bash")
+        .args(["-c", &script])
+        .env_clear()
+        .env("PATH", format!("{}:/usr/bin:/bin", built.display()))
+        .env("KUBECONFIG", &stage.kubeconfig)
+        .output()
+        .await
+        .expect("bash starts");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(shown, "--dry-run\nshop-1\nbash zsh fish\nrefresh status completion\n", "{output:?}");
 }

@@ -18,8 +18,11 @@ async fn the_table_has_the_soonest_expiry_first_and_says_what_to_do() {
         times.push((at, DateTime::from_timestamp(at, 0).expect("a time").format("%Y-%m-%d %H:%M:%S UTC").to_string()));
     }
     let ran = stage.run("status").await;
-    let rows: Vec<Vec<&str>> =
-        ran.stdout.lines().map(|line| line.split("   ").filter(|cell| !cell.is_empty()).map(str::trim).collect()).collect();
+    let rows: Vec<Vec<&str>> = ran
+        .stdout
+        .lines()
+        .map(|line| line.split("   ").filter(|cell| !cell.is_empty()).map(str::trim).collect())
+        .collect();
     let head = ["NAME", "TEAM", "STATUS", "HOURS", "EXPIRES", "LAST ERROR", "WHAT TO DO"];
     assert_eq!(rows[0], head);
     let todo = "read the error; it is tried again";
@@ -52,7 +55,10 @@ async fn the_document_has_what_scripts_need() {
                "operatorSeemsToRun": true})
     );
     let first = &document["results"][0];
-    assert_eq!((&first["name"], &first["ready"], &first["reason"]), (&json!("shop-1"), &json!("True"), &json!("RefreshFailing")));
+    assert_eq!(
+        (&first["name"], &first["ready"], &first["reason"]),
+        (&json!("shop-1"), &json!("True"), &json!("RefreshFailing"))
+    );
     assert_eq!(first["lastError"]["code"], 12_345);
     assert!(first["nextRefreshTime"].is_string() && first["consecutiveFailures"] == 1, "{first:#}");
     let team = stage.run("status --team-id 2 -o json").await.json();
@@ -82,7 +88,10 @@ async fn an_operator_that_does_not_run_is_told() {
     );
     assert_eq!(ran.code, Some(0));
     let document = stage.run("status -o json").await.json();
-    assert_eq!((&document["summary"]["operatorSeemsToRun"], &document["results"][0]["overdue"]), (&json!(false), &json!(true)));
+    assert_eq!(
+        (&document["summary"]["operatorSeemsToRun"], &document["results"][0]["overdue"]),
+        (&json!(false), &json!(true))
+    );
 }
 
 /// Covers: cli/status.watch

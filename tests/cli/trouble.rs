@@ -147,7 +147,10 @@ async fn wrong_usage_is_told_in_one_line_with_exit_code_2() {
     let none = folder.path().join("none");
     for (line, expected) in [
         ("refresh -A -n shops", "the argument '--all-namespaces' cannot be used with '--namespace <NS>'"),
-        ("refresh --timeout soon", "invalid value 'soon' for '--timeout <DURATION>': is not a duration: a number is missing"),
+        (
+            "refresh --timeout soon",
+            "invalid value 'soon' for '--timeout <DURATION>': is not a duration: a number is missing",
+        ),
         ("renew", "unrecognized subcommand 'renew'"),
     ] {
         refused(&none, line, 2, &format!("{expected}; see kubectl tiktokshop --help")).await;

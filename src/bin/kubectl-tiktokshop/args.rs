@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tiktok_shop_operator::api::parse_go_duration;
 
 use crate::messages::{Language, one_line};
@@ -48,7 +48,7 @@ Exit code: 0 where the status could be shown, however it is; 1 where not; 2 wron
 
 /// Refresh and look at TikTok Shop API tokens.
 #[derive(Parser, Debug)]
-#[command(name = PROGRAM, bin_name = NAME, version, after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(name = PROGRAM, version, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -60,6 +60,7 @@ pub struct Cli {
 
 /// What holds for each command.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Common {
     /// The kubeconfig to use; else KUBECONFIG, else ~/.kube/config
     #[arg(long, global = true, value_name = "FILE")]
@@ -192,7 +193,8 @@ pub enum Halt {
 
 /// Reads a command line, the program's name first.
 pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, Halt> {
-    let cli = Cli::try_parse_from(line).map_err(|error| halt(&error))?;
+    let matches = parser().bin_name(NAME).try_get_matches_from(line).map_err(|error| halt(&error))?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| halt(&error))?;
     if let Command::Refresh(RefreshArgs { selection, .. }) | Command::Status(StatusArgs { selection, .. }) =
         &cli.command
         && let Some(empty) = selection.empty_value()

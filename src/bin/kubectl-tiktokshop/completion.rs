@@ -21,16 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const NO_FILES: u8 = 4;
 const FILES: u8 = 0;
 
-/// The script for a shell.
-pub fn script(shell: Shell) -> String {
-    let shell = match shell {
-        Shell::Bash => clap_complete::Shell::Bash,
-        Shell::Zsh => clap_complete::Shell::Zsh,
-        Shell::Fish => clap_complete::Shell::Fish,
-    };
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut parser().bin_name(PROGRAM), PROGRAM, &mut script);
-    String::from_utf8_lossy(&script).into_owned()
+/// The script for a shell: all of them ask [`complete`], so that names are completed as well as flags.
+pub const fn script(shell: Shell) -> &'static str {
+    match shell {
+        Shell::Bash => include_str!("completion/completion.bash"),
+        Shell::Zsh => include_str!("completion/completion.zsh"),
+        Shell::Fish => include_str!("completion/completion.fish"),
+    }
 }
 
 /// Candidates for the last of these words, in cobra's form: a candidate and its description by line, a directive last.
@@ -144,7 +141,11 @@ impl Words {
         let scoped = matches.subcommand().map(|(_, matches)| matches);
         let value = |name| scoped.and_then(|m| m.try_get_one::<String>(name).ok().flatten()).cloned();
         let flag = |name| scoped.and_then(|m| m.try_get_one::<bool>(name).ok().flatten()).copied().unwrap_or(false);
-        Self { common: common.unwrap_or(unknown), namespace: value("namespace"), all_namespaces: flag("all_namespaces") }
+        Self {
+            common: common.unwrap_or(unknown),
+            namespace: value("namespace"),
+            all_namespaces: flag("all_namespaces"),
+        }
     }
 }
 

@@ -92,7 +92,7 @@ async fn carry_out(cli: &Cli, messages: &Messages) -> Result<u8, Failure> {
             Ok(if is_interrupted { INTERRUPTED } else { 0 })
         }
         Command::Completion { shell } => {
-            terminal::print(&completion::script(*shell));
+            terminal::print(completion::script(*shell));
             Ok(0)
         }
     }
