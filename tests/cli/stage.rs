@@ -105,7 +105,7 @@ pub async fn run(kubeconfig: &Path, args: &[&str], variables: &[(&str, &str)]) -
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(Duration::from_secs(120), run).await;
+    let output = tokio::time::timeout(Duration::from_mins(2), run).await;
     let output = output.unwrap_or_else(|_| panic!("{args:?} does not end")).expect("the program can be started");
     let text = |bytes| String::from_utf8(bytes).expect("it prints UTF-8");
     Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }

@@ -1,5 +1,7 @@
 //! The command line: what may be said, and what it means.
 
+#![allow(clippy::doc_markdown, reason = "what flags do is printed by --help, which shows backticks as they are")]
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;

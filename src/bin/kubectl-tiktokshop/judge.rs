@@ -220,7 +220,7 @@ mod tests {
         DateTime::from_timestamp(NOW + seconds, 0).unwrap()
     }
 
-    fn integration(spec: Value, status: Value) -> WatchedIntegration {
+    fn integration(spec: &Value, status: &Value) -> WatchedIntegration {
         let mut whole = json!({
             "appCredentialsSecretRef": {"name": "app"}, "tokenSecretRef": {"name": "shop"}, "suspend": false,
         });
@@ -252,6 +252,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn what_is_due_is_asked_for_and_nothing_else() {
         let none = || json!({});
         let fine = json!({"accessTokenExpiresAt": time(48.5), "nextRefreshTime": time(24.0)});
@@ -366,7 +367,7 @@ mod tests {
                 "PersistFailed",
             ),
         ] {
-            let integration = integration(spec, status);
+            let integration = integration(&spec, &status);
             for (force, expected) in [(false, unforced), (true, forced)] {
                 let verdict = judge(&integration, force, now_plus(0));
                 assert_eq!(told(&verdict), expected, "{sentence}, force {force}");
@@ -417,8 +418,8 @@ mod tests {
                 failed("TokenSecretNotFound"),
             ),
         ] {
-            let before = integration(json!({}), before).status.unwrap();
-            assert_eq!(answer(&integration(spec, after), "r", &before), expected, "{sentence}");
+            let before = integration(&json!({}), &before).status.unwrap();
+            assert_eq!(answer(&integration(&spec, &after), "r", &before), expected, "{sentence}");
         }
     }
 
@@ -439,7 +440,7 @@ mod tests {
             ("waiting for a person", json!({}), json!({}), false),
             ("never looked at", json!({}), json!(null), true),
         ] {
-            let since = overdue_since(&integration(spec, status), now_plus(0));
+            let since = overdue_since(&integration(&spec, &status), now_plus(0));
             assert_eq!(since.is_some(), expected, "{sentence}");
         }
     }

@@ -311,7 +311,7 @@ impl Run<'_> {
             Some(at) => self.messages.with("result-refreshed", &[("expires", &self.messages.time(at))]),
             None => self.messages.text("result-refreshed-unknown"),
         };
-        self.report.add(Line::of(integration, Outcome::Refreshed, "Refreshed", message));
+        self.report.add(Line::of(integration, Outcome::Refreshed, "Refreshed", &message));
     }
 
     fn would_refresh(&mut self, integration: &WatchedIntegration, reason: &str) {
@@ -319,7 +319,7 @@ impl Run<'_> {
             Some(at) => self.messages.with("result-would-refresh", &[("expires", &self.messages.time(at))]),
             None => self.messages.text("result-would-refresh-unknown"),
         };
-        self.report.add(Line::of(integration, Outcome::WouldRefresh, reason, message));
+        self.report.add(Line::of(integration, Outcome::WouldRefresh, reason, &message));
     }
 
     /// What is settled without asking.
@@ -330,7 +330,7 @@ impl Run<'_> {
             Verdict::NotDue | Verdict::Ask(_) => ("NotDue", self.not_due(integration)),
         };
         let message = self.messages.with("result-skipped", &[("why", &why)]);
-        self.report.add(Line::of(integration, Outcome::Skipped, reason, message));
+        self.report.add(Line::of(integration, Outcome::Skipped, reason, &message));
     }
 
     fn not_due(&self, integration: &WatchedIntegration) -> String {
@@ -350,7 +350,7 @@ impl Run<'_> {
 
     fn fail(&mut self, integration: &WatchedIntegration, reason: &str, why: &str) {
         let message = self.messages.with("result-failed", &[("why", why)]);
-        self.report.add(Line::of(integration, Outcome::Failed, reason, message));
+        self.report.add(Line::of(integration, Outcome::Failed, reason, &message));
     }
 
     /// Nothing came for so long that no more is waited for.
@@ -379,7 +379,7 @@ impl Run<'_> {
     fn give_up(&mut self, reason: &str, why: &str) {
         let message = self.messages.with("result-timeout", &[("why", why)]);
         for entry in std::mem::take(&mut self.open).into_values() {
-            self.report.add(Line::of(&entry.latest, Outcome::Timeout, reason, message.clone()));
+            self.report.add(Line::of(&entry.latest, Outcome::Timeout, reason, &message));
         }
     }
 
@@ -397,7 +397,7 @@ impl Run<'_> {
         {
             let message = self.messages.with("result-timeout", &[("why", &self.messages.text(why))]);
             for (_, entry) in entries {
-                self.report.add(Line::of(&entry.latest, Outcome::Timeout, reason, message.clone()));
+                self.report.add(Line::of(&entry.latest, Outcome::Timeout, reason, &message));
             }
         }
         self.complaints.push(if under_way.is_empty() {

@@ -82,7 +82,7 @@ pub struct Line {
 
 impl Line {
     /// The line of an integration as it is now.
-    pub fn of(integration: &WatchedIntegration, outcome: Outcome, reason: &str, message: String) -> Self {
+    pub fn of(integration: &WatchedIntegration, outcome: Outcome, reason: &str, message: &str) -> Self {
         let (namespace, name) = key(integration);
         let expires_at = expiry(integration);
         Self {
@@ -90,7 +90,7 @@ impl Line {
             name,
             team_id: team(integration),
             outcome,
-            message: one_line(&message),
+            message: one_line(message),
             reason: reason.to_owned(),
             access_token_expires_at: expires_at.map(timestamp::format),
             hours_until_expiry: expires_at.map(|at| hours_until(at, Utc::now())),
