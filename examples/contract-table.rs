@@ -2,7 +2,7 @@
 //! test names an item that there is not.
 //!
 //! The items are taken from the code (CRD, reasons, flags, events, annotations, metrics), so that a
-//! new one can't be forgotten; only the list of bad input is kept here. The tests say what they
+//! new one can't be forgotten; only the lists of bad input and of the command line are kept here. The tests say what they
 //! assert in doc lines, as the head of `tests/operator/main.rs` tells.
 
 #![forbid(unsafe_code)]
@@ -52,8 +52,40 @@ const INPUT: &[&str] = &[
     "clock-jump",
 ];
 
+/// The command line, whose parser is the program's own: `cli/`, and behind a dot what belongs to one command.
+const CLI: &[&str] = &[
+    "refresh",
+    "refresh.names",
+    "refresh.force",
+    "refresh.dry-run",
+    "refresh.timeout",
+    "refresh.output",
+    "refresh.lang",
+    "status",
+    "status.output",
+    "status.watch",
+    "selector",
+    "all-namespaces",
+    "team-id",
+    "no-emoji",
+    "kubeconfig",
+    "context",
+    "completion",
+    "progress",
+    "exit-130",
+    "exit-2",
+    "no-such-integration",
+    "forbidden",
+    "not-installed",
+    "unreachable",
+    "krew",
+];
+
 fn main() -> ExitCode {
-    let tests = tests(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/operator"));
+    let mut tests = BTreeMap::new();
+    for folder in ["tests/operator", "tests/cli"] {
+        add_tests(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut tests);
+    }
     let items = items();
     println!("| item | asserted by |\n|---|---|");
     let mut empty = Vec::new();
@@ -77,6 +109,7 @@ fn main() -> ExitCode {
 /// All items of the contract.
 fn items() -> BTreeSet<String> {
     let mut items: BTreeSet<String> = INPUT.iter().map(|name| format!("input/{name}")).collect();
+    items.extend(CLI.iter().map(|name| format!("cli/{name}")));
     let crd = serde_json::to_value(api::crd()).expect("a CRD is JSON");
     let version = &crd["spec"]["versions"][0];
     for part in ["spec", "status"] {
@@ -155,9 +188,8 @@ fn metrics() -> BTreeSet<String> {
         .collect()
 }
 
-/// The tests that say they assert an item, by item.
-fn tests(folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
-    let mut tests: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+/// Adds the tests of a folder that say they assert an item, by item.
+fn add_tests(folder: &Path, tests: &mut BTreeMap<String, BTreeSet<String>>) {
     for file in std::fs::read_dir(folder).expect("the tests are there") {
         let path = file.expect("a folder can be read").path();
         let module = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
@@ -181,5 +213,4 @@ fn tests(folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
             }
         }
     }
-    tests
 }

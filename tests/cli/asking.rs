@@ -209,6 +209,34 @@ async fn what_fits_is_selected_by_label_and_team_in_one_namespace_or_all() {
     }
 }
 
+/// The operator answers the last request alone: whoever asked before is answered with it.
+///
+/// Covers: cli/refresh
+#[tokio::test]
+async fn where_somebody_asks_after_it_their_answer_is_its_own() {
+    let stage = Stage::new().await;
+    stage.shop("shop", "1", 5 * DAY).await;
+    let operator = stage.operator().start();
+    operator.wait_ready(SOON).await;
+    stage.wait_reason("shop", "TokenValid").await;
+    // What stood there before is no request of now, and not taken for one.
+    fixtures::request_refresh(&stage.client, &stage.namespace, "shop", "of last week").await;
+    let handled = |status: &Value| status["lastHandledRefreshRequest"] == "of last week";
+    fixtures::wait_for_status(&stage.client, &stage.namespace, "shop", "handled", handled, SOON).await;
+    operator.pause();
+    let args = stage.args("refresh --force -o json");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let child = program(&stage.kubeconfig, &args, &[]).spawn().expect("it starts");
+    stage.proxy.wait_for_request(|seen| is_write(seen) && seen.status == Some(200), SOON).await;
+    fixtures::request_refresh(&stage.client, &stage.namespace, "shop", "of another").await;
+    assert!(child.is_running(), "it waits: nothing was refreshed yet");
+    operator.resume();
+    let status = child.wait_exit(SOON).await.expect("it ends");
+    let document: Value = serde_json::from_str(&child.stdout()).expect("JSON");
+    assert_eq!((status.code(), &document["results"][0]["outcome"]), (Some(0), &json!("refreshed")), "{document:#}");
+    assert_eq!(stage.simulator.shop("shop").await.counters.refreshes, 2, "once last week, once now");
+}
+
 /// Covers: cli/exit-130
 #[tokio::test]
 async fn ctrl_c_stops_the_waiting_and_says_what_is_under_way() {

@@ -2,6 +2,9 @@
 //!
 //! Every command runs as a person who may get, list, watch and patch integrations and nothing else: reading a Secret
 //! would fail.
+//!
+//! `/// Covers: cli/…` names the items of the contract, as `tests/operator/main.rs` tells; the list of them is in
+//! `examples/contract-table.rs`.
 
 mod asking;
 mod completion;

@@ -137,7 +137,6 @@ impl Stage {
             .namespace(&self.namespace)
             .leader_elect(false)
             .journal_dir(self.journal.path())
-            .flag("request-timeout", "2s")
     }
 
     /// A shop, its token Secret and its integration, all of this name.

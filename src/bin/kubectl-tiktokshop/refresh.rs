@@ -79,7 +79,8 @@ struct Run<'a> {
     /// The operator has answered something.
     is_heard: bool,
     began: Instant,
-    last_result: Instant,
+    /// The last request or result: the patience counts from there.
+    last_news: Instant,
     /// Why requests can't be written or watched, said once each.
     complaints: Vec<String>,
 }
@@ -116,7 +117,7 @@ pub async fn refresh(
         asked: 0,
         is_heard: false,
         began: now,
-        last_result: now,
+        last_news: now,
         complaints: Vec::new(),
     };
     // New for each run, and no two runs of one second share it.
@@ -151,10 +152,10 @@ pub async fn refresh(
     if is_interrupted {
         run.interrupted(&sent.borrow());
     }
+    let summary = run.report.finish();
     for complaint in &run.complaints {
         complain(complaint);
     }
-    let summary = run.report.finish();
     Ok(if is_interrupted { End::Interrupted } else { End::Finished(summary) })
 }
 
@@ -209,9 +210,9 @@ impl Run<'_> {
         let mut is_writing = true;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        self.last_result = Instant::now();
+        self.last_news = Instant::now();
         while !self.open.is_empty() {
-            let patience = self.last_result + self.options.timeout;
+            let patience = self.last_news + self.options.timeout;
             tokio::select! {
                 biased;
                 _ = &mut interrupt => return true,
@@ -264,7 +265,7 @@ impl Run<'_> {
             Answer::Failed(failed) => self.failed(&entry.latest, &failed),
             Answer::Suspended => self.judged(&entry.latest, Verdict::Suspended),
         }
-        self.last_result = Instant::now();
+        self.last_news = Instant::now();
         self.progress();
     }
 
@@ -274,6 +275,7 @@ impl Run<'_> {
             if let Some(entry) = self.open.get_mut(key) {
                 entry.before = Some(*before);
             }
+            self.last_news = Instant::now();
             // The watch may have been faster.
             self.look(key);
             return;
@@ -290,7 +292,7 @@ impl Run<'_> {
                 self.complain_once(said);
             }
         }
-        self.last_result = Instant::now();
+        self.last_news = Instant::now();
     }
 
     fn complain_once(&mut self, said: String) {
@@ -302,7 +304,7 @@ impl Run<'_> {
     fn deleted(&mut self, key: &Key) {
         if let Some(entry) = self.open.remove(key) {
             self.fail(&entry.latest, "Deleted", &self.messages.text("why-deleted"));
-            self.last_result = Instant::now();
+            self.last_news = Instant::now();
         }
     }
 
@@ -359,7 +361,7 @@ impl Run<'_> {
             let timeout = format!("{} s", self.options.timeout.as_secs());
             ("StillUnderWay", self.messages.with("why-still-under-way", &[("timeout", &timeout)]))
         } else {
-            let seconds = self.last_result.elapsed().as_secs().to_string();
+            let seconds = self.last_news.elapsed().as_secs().to_string();
             ("NotTakenUp", self.messages.with("why-not-taken-up", &[("seconds", &seconds)]))
         };
         if !self.is_heard {
