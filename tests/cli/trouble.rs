@@ -16,6 +16,14 @@ async fn refused(kubeconfig: &Path, line: &str, code: i32, expected: &str) {
     assert_eq!((ran.stderr.as_str(), ran.stdout.as_str(), ran.code), (expected.as_str(), "", Some(code)), "{line}");
 }
 
+/// A kubeconfig of a server on a port of this machine.
+fn kubeconfig_of(port: u16) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n\
+         clusters: [{{name: k, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]\nusers: [{{name: u, user: {{}}}}]\n"
+    )
+}
+
 /// Covers: cli/no-such-integration
 #[tokio::test]
 async fn a_name_that_is_not_there_is_answered_with_what_is_near() {
@@ -118,11 +126,7 @@ async fn a_cluster_that_can_not_be_found_or_reached_is_told_in_one_line() {
     refused(&none, "status", 1, "there is no kubeconfig: name one with --kubeconfig or KUBECONFIG").await;
     let port = free_port();
     let away = folder.path().join("away");
-    let text = format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n\
-         clusters: [{{name: k, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]\nusers: [{{name: u, user: {{}}}}]\n"
-    );
-    std::fs::write(&away, text).expect("a file can be written");
+    std::fs::write(&away, kubeconfig_of(port)).expect("a file can be written");
     for line in ["refresh", "status", "status --watch"] {
         let args: Vec<&str> = line.split(' ').collect();
         let ran = run(&away, &args, &[]).await;
@@ -138,6 +142,27 @@ async fn a_cluster_that_can_not_be_found_or_reached_is_told_in_one_line() {
     let ran = run(&away, &["status", "--kubeconfig", named], &[]).await;
     assert!(ran.stderr.starts_with("kubectl-tiktokshop: the kubeconfig can't be used: "), "{ran:#?}");
     assert_eq!((ran.stderr.lines().count(), ran.code), (1, Some(1)));
+}
+
+/// Several kubeconfigs in `KUBECONFIG` are one, of which a context is chosen; or one is named.
+///
+/// Covers: cli/kubeconfig, cli/context
+#[tokio::test]
+async fn the_cluster_is_the_one_that_context_and_kubeconfig_name() {
+    let stage = Stage::new().await;
+    stage.shop("shop", "1", 500_000).await;
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let away = folder.path().join("away");
+    std::fs::write(&away, kubeconfig_of(free_port())).expect("a file can be written");
+    let here = stage.kubeconfig.display();
+    let both = format!("{}:{here}", away.display());
+    let ns = stage.namespace.as_str();
+    let ran = run(Path::new(&both), &["status", "--context", "test", "-n", ns], &[]).await;
+    assert!(ran.code == Some(0) && ran.stdout.contains("shop"), "{ran:#?}");
+    let ran = run(Path::new(&both), &["status", "-n", ns], &[]).await;
+    assert!(ran.code == Some(1) && ran.stderr.contains("can't be reached"), "the current context is another: {ran:#?}");
+    let ran = run(&away, &["status", "--kubeconfig", &here.to_string(), "-n", ns], &[]).await;
+    assert!(ran.code == Some(0) && ran.stdout.contains("shop"), "{ran:#?}");
 }
 
 /// Covers: cli/exit-2
