@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use tiktok_shop_testkit::{
     fixtures::{self, integration},
+    poll,
     process::Signal,
     proxy::Seen,
     simulator::{Action, Fault},
@@ -159,7 +160,8 @@ async fn a_watch_that_is_cut_or_has_expired_is_taken_up_again() {
     let args = stage.args("refresh --force -o json");
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let child = program(&stage.kubeconfig, &args, &[]).spawn().expect("it starts");
-    stage.proxy.wait_for_request(Seen::is_watch, SOON).await;
+    let open = poll::until(SOON, async || (stage.proxy.open_watches() == 1).then_some(())).await;
+    open.expect("it watches");
     stage.proxy.wait_for_request(|seen| is_write(seen) && seen.status == Some(200), SOON).await;
     // The next watch is told that it comes too late: only a new list helps.
     let expired = stage.proxy.on("the next watch", Seen::is_watch).once();
@@ -234,7 +236,9 @@ async fn where_somebody_asks_after_it_their_answer_is_its_own() {
     let status = child.wait_exit(SOON).await.expect("it ends");
     let document: Value = serde_json::from_str(&child.stdout()).expect("JSON");
     assert_eq!((status.code(), &document["results"][0]["outcome"]), (Some(0), &json!("refreshed")), "{document:#}");
-    assert_eq!(stage.simulator.shop("shop").await.counters.refreshes, 2, "once last week, once now");
+    // Once for last week's, and once or twice now: the operator may see both requests or the last alone.
+    let refreshes = stage.simulator.shop("shop").await.counters.refreshes;
+    assert!((2..=3).contains(&refreshes), "{refreshes} refreshes");
 }
 
 /// Covers: cli/exit-130
@@ -290,6 +294,22 @@ async fn without_an_operator_it_says_so_and_does_not_hang() {
     assert_eq!(ran.code, Some(1));
     let result = stage.run("refresh --timeout 1s -o json").await.json()["results"][0].clone();
     assert_eq!((&result["outcome"], &result["reason"]), (&json!("timeout"), &json!("NotTakenUp")));
+}
+
+/// Where nothing can be heard, nothing is said of the operator.
+///
+/// Covers: cli/refresh.timeout, cli/unreachable
+#[tokio::test]
+async fn an_api_server_that_goes_away_while_it_waits_is_told() {
+    let stage = Stage::new().await;
+    stage.shop("shop", "1", HOUR).await;
+    stage.proxy.on("every watch", Seen::is_watch).cut_before();
+    let ran = stage.run("refresh --timeout 2s -o json").await;
+    let result = ran.json()["results"][0].clone();
+    assert_eq!((&result["outcome"], &result["reason"]), (&json!("timeout"), &json!("WatchFailed")), "{ran:#?}");
+    let start = format!("kubectl-tiktokshop: the cluster at {} can't be reached: ", stage.proxy.url());
+    assert!(ran.stderr.starts_with(&start) && ran.stderr.lines().count() == 1, "{ran:#?}");
+    assert_eq!(ran.code, Some(1));
 }
 
 /// Covers: cli/progress

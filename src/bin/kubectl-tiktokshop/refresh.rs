@@ -78,6 +78,8 @@ struct Run<'a> {
     asked: usize,
     /// The operator has answered something.
     is_heard: bool,
+    /// Why nothing can be heard at present.
+    away: Option<Failure>,
     began: Instant,
     /// The last request or result: the patience counts from there.
     last_news: Instant,
@@ -116,6 +118,7 @@ pub async fn refresh(
         open: BTreeMap::new(),
         asked: 0,
         is_heard: false,
+        away: None,
         began: now,
         last_news: now,
         complaints: Vec::new(),
@@ -221,13 +224,13 @@ impl Run<'_> {
                     None => is_writing = false,
                 },
                 event = events.next() => match event {
-                    Some(Ok(Event::Apply(integration) | Event::InitApply(integration))) => self.told(integration),
-                    Some(Ok(Event::Delete(integration))) => self.deleted(&key(&integration)),
-                    Some(Ok(_)) => {}
+                    Some(Ok(event)) => self.event(event),
                     Some(Err(error)) => {
                         let failure = selected.watch_failure(&error);
                         if failure.is_final() {
                             self.blind(&failure);
+                        } else {
+                            self.away = Some(failure);
                         }
                     }
                     None => return false,
@@ -237,6 +240,15 @@ impl Run<'_> {
             }
         }
         false
+    }
+
+    fn event(&mut self, event: Event<WatchedIntegration>) {
+        self.away = None;
+        match event {
+            Event::Apply(integration) | Event::InitApply(integration) => self.told(integration),
+            Event::Delete(integration) => self.deleted(&key(&integration)),
+            Event::Init | Event::InitDone => {}
+        }
     }
 
     /// The watch tells of an integration.
@@ -357,6 +369,9 @@ impl Run<'_> {
 
     /// Nothing came for so long that no more is waited for.
     fn timed_out(&mut self) {
+        if let Some(failure) = self.away.take() {
+            return self.blind(&failure);
+        }
         let (reason, why) = if self.is_heard {
             let timeout = format!("{} s", self.options.timeout.as_secs());
             ("StillUnderWay", self.messages.with("why-still-under-way", &[("timeout", &timeout)]))
