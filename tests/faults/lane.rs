@@ -328,6 +328,11 @@ impl Lane {
         path
     }
 
+    /// Are two operators at work?
+    pub fn is_of_two(&self) -> bool {
+        self.cast.is_some_and(|cast| cast.is_pair() || cast == Cast::ElectorPair)
+    }
+
     /// Has these operators at work, and no others.
     pub async fn on_stage(&mut self, cast: Cast) {
         static LEASES: AtomicUsize = AtomicUsize::new(0);
