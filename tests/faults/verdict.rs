@@ -88,6 +88,13 @@ pub async fn judge(lane: &Lane, case: &Case, whole: Instant, meddling: Meddling)
         || lane.api.requests().iter().any(|seen| seen.body.contains(&case.shop) && is_unknown_said(seen));
     manners(lane, case, meddling, &person, &mut verdict);
     verdict.unknown = said;
+    let by_itself = meddling == Meddling::None && person.asked == 0 && !verdict.reauthorized && !said;
+    if by_itself && case.request.is_some() {
+        let refreshes = lane.simulator.shop(&case.shop).await.counters.refreshes - case.before.counters.refreshes;
+        if refreshes > 1 {
+            verdict.problems.push(format!("one request was acted on {refreshes} times"));
+        }
+    }
     if said && !may_be_unknown(lane, case).await {
         verdict.problems.push(
             "OutcomeUnknown was said, though every answer had been delivered to a process that lived on".to_owned(),
