@@ -6,10 +6,11 @@
 //! `/// Covers: cli/…` names the items of the contract, as `tests/operator/main.rs` tells; the list of them is in
 //! `examples/contract-table.rs`.
 
+// Tests are started by name: the one that takes longest is the first.
+mod a_thousand;
 mod asking;
 mod completion;
 mod krew;
-mod many;
 mod shown;
 mod stage;
 mod status;

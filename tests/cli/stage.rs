@@ -10,7 +10,7 @@ use kube::Client;
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{self, OpenptFlags};
 use rustix::termios::{Winsize, tcsetwinsize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tiktok_shop_testkit::{
     control_plane::{ControlPlane, service_account_user},
@@ -76,16 +76,21 @@ pub async fn plane() -> &'static ControlPlane {
 
 /// A service account in a namespace that may use these verbs on integrations there, and do nothing else; its token.
 pub async fn person(plane: &ControlPlane, namespace: &str, name: &str, verbs: &str) -> String {
-    let manifest = format!(
-        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {name}, namespace: {namespace}}}\n---\n\
-         apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
-         rules: [{{apiGroups: [tiktokshop.dev], resources: [tiktokshopintegrations], verbs: [{verbs}]}}]\n---\n\
-         apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\n\
-         metadata: {{name: {name}, namespace: {namespace}}}\n\
-         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: {name}}}\n\
-         subjects: [{{kind: ServiceAccount, name: {name}, namespace: {namespace}}}]\n"
-    );
-    plane.apply(&manifest).await;
+    let client = plane.kube_client().await;
+    let verbs: Vec<&str> = verbs.split(", ").collect();
+    let metadata = json!({"name": name, "namespace": namespace});
+    let rbac = "rbac.authorization.k8s.io/v1";
+    for manifest in [
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}),
+        json!({"apiVersion": rbac, "kind": "Role", "metadata": metadata, "rules": [
+            {"apiGroups": ["tiktokshop.dev"], "resources": ["tiktokshopintegrations"], "verbs": verbs},
+        ]}),
+        json!({"apiVersion": rbac, "kind": "RoleBinding", "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}]}),
+    ] {
+        fixtures::create(&client, &manifest).await;
+    }
     plane.service_account_token(namespace, name).await
 }
 

@@ -15,7 +15,7 @@ const COUNT: u32 = 1_000;
 
 /// Covers: cli/refresh
 #[tokio::test]
-async fn a_thousand_are_refreshed_in_one_call_each_once() {
+async fn integrations_are_refreshed_in_one_call_each_once() {
     let stage = Stage::new().await;
     let shops = BulkShops {
         count: COUNT,
