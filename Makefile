@@ -42,6 +42,8 @@ lint: ## Check format, lints, documentation and licences
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	@for patch in tests/faults/defects/*.patch; do \
+	git apply --check "$$patch" || { echo "$$patch does not fit the code any more: seed its defect anew"; exit 1; }; done
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check bans licenses sources; \
 	else echo "cargo-deny is not installed: licences are not checked (cargo install cargo-deny --locked)"; fi
 
