@@ -15,7 +15,7 @@ build: ## Build the operator, optimized
 	$(CARGO) build --release
 
 demo: assets ## See the operator at work on a real API server, from nothing
-	@$(CARGO) build --release --bins --example tiktok-shop-simulator --example demo
+	@$(CARGO) build --release --bin tiktok-shop-operator --example tiktok-shop-simulator --example demo
 	@$(CARGO) run --release --quiet --example demo
 
 # More threads than cores: the tests of the operator mostly wait for it.

@@ -258,7 +258,9 @@ async fn read_tokens(
         && let Some(read) = &held.read
     {
         // An older pair of this operator's own, annotations and all: a backup or an exported file.
-        let is_older = held.facts.born_at.zip(newest.refreshed_at).is_some_and(|(born_at, newest)| born_at < newest)
+        // A time in the future is one of a clock that was wrong: it tells nothing.
+        let refreshed_at = newest.refreshed_at.filter(|refreshed_at| *refreshed_at <= now);
+        let is_older = held.facts.born_at.zip(refreshed_at).is_some_and(|(born_at, newest)| born_at < newest)
             && newest.pair.is_some_and(|pair| pair != held.facts.pair)
             && newest.refresh.is_none_or(|refresh| refresh != read.refresh);
         if newest.last_spent == Some(read.refresh) || is_older {

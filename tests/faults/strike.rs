@@ -410,7 +410,8 @@ impl Aimed {
             // It was on its way: it arrives when the next life is at work.
             hold.release();
         }
-        lane.first().wait_ready(SOON).await;
+        // In a schedule the next fault may hold what it has to do first, for as long as a request may take.
+        lane.first().wait_ready(SOON * 2).await;
         in_time
     }
 

@@ -435,6 +435,20 @@ fn manners(lane: &Lane, case: &Case, meddling: Meddling, person: &Person, verdic
             verdict.problems.push(format!("request {} comes too soon after one that was too many", call.seq));
         }
     }
+    // Whoever lives on after a call without an answer says so on the Secret.
+    let marked_after = |call: &Seen| {
+        let of_secret = format!("/secrets/{}", case.shop);
+        api.iter().any(|seen| {
+            let is_patch = seen.method == "PATCH" && seen.path.ends_with(&of_secret) && seen.received > call.received;
+            is_patch && seen.body.contains("outcome") && seen.body.contains("unknown")
+        })
+    };
+    let lived_on = lane.deaths.is_empty() && lane.stops.is_empty() && meddling == Meddling::None;
+    for call in calls.iter().filter(|call| lived_on && call.forwarded.is_some() && call.delivered_at.is_none()) {
+        if !marked_after(call) {
+            verdict.problems.push(format!("request {} had no answer, and nothing on the Secret says so", call.seq));
+        }
+    }
     // Its event names the shop in `regarding`.
     let said = |word: &str| {
         api.iter().any(|seen| seen.method == "POST" && seen.body.contains(&case.shop) && seen.body.contains(word))
@@ -443,7 +457,7 @@ fn manners(lane: &Lane, case: &Case, meddling: Meddling, person: &Person, verdic
         verdict.problems.push("somebody is said to have replaced the tokens, and nobody has".to_owned());
     }
     let replaced_in_call = meddling == Meddling::Replaced && !verdict.reauthorized && person.insisted.is_none();
-    if replaced_in_call && said("ReauthorizationRequired") {
+    if replaced_in_call && (said("ReauthorizationRequired") || said("must authorize the app again")) {
         verdict.problems.push("a new authorization is asked for although a person has just given one".to_owned());
     }
 }

@@ -155,3 +155,29 @@ async fn a_spent_token_is_presented_only_when_somebody_asks_for_it() {
     assert_eq!(status["lastError"]["reason"], "RefreshTokenRejected", "{status:#}");
     assert_eq!(stage.simulator.shop("shop").await.counters.presentations, 2);
 }
+
+/// A status written by a clock that was a day ahead, and a process killed before it could write the next.
+#[tokio::test]
+async fn a_time_in_the_future_does_not_make_the_newest_pair_look_like_an_older_one() {
+    let stage = Stage::new().await;
+    stage.shop("shop", 5 * 24 * HOUR).await;
+    let mut operator = stage.operator().start();
+    stage.wait_status("shop", "Ready", is_ready, SOON).await;
+    stage.request("shop", "one").await;
+    stage.wait_refreshed("shop", "one", SOON).await;
+    operator.sigkill();
+    let tomorrow = (chrono::Utc::now() + chrono::Duration::days(1)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    let patch = Patch::Merge(json!({"status": {"lastRefreshTime": tomorrow}}));
+    let integrations = fixtures::integrations(&stage.client, &stage.namespace);
+    integrations.patch_status("shop", &PatchParams::default(), &patch).await.expect("it can be patched");
+    operator.restart();
+    operator.wait_ready(SOON).await;
+    let hold = stage.proxy.on("status", steps::status(&stage.namespace, "shop")).once().hold();
+    stage.request("shop", "two").await;
+    hold.wait_held(SOON).await;
+    operator.sigkill();
+    hold.cut();
+    operator.restart();
+    stage.wait_refreshed("shop", "two", SOON).await;
+    stage.assert_refreshes("shop", 2).await;
+}
