@@ -161,7 +161,7 @@ impl Controller {
         self.events.publish(Event::now(entry.regarding(), event_of(&failure), message.clone()));
         failed(entry, last_error(&failure, message, now));
         let waiting = Decision::Wait { until: now.timestamp(), because: Waiting::Backoff };
-        *entry.status = report(entry, &waiting, &Circumstances { app_problem: None, owner: None }, now);
+        entry.set_status(report(entry, &waiting, &Circumstances { app_problem: None, owner: None }, now));
         if self.leading {
             queue_status_write(&mut self.status_queue, id, entry);
         }
@@ -198,7 +198,7 @@ impl Controller {
             },
         );
         let waiting = Decision::Wait { until: now.timestamp(), because: Waiting::Backoff };
-        *entry.status = report(entry, &waiting, &Circumstances { app_problem: None, owner: None }, now);
+        entry.set_status(report(entry, &waiting, &Circumstances { app_problem: None, owner: None }, now));
         if self.leading {
             queue_status_write(&mut self.status_queue, id, entry);
         }
@@ -258,7 +258,7 @@ impl Controller {
         for (kind, note) in events_of_change(&entry.status, &status) {
             self.events.publish(Event::now(entry.regarding(), kind, note));
         }
-        *entry.status = status;
+        entry.set_status(status);
         queue_status_write(&mut self.status_queue, id, entry);
     }
 

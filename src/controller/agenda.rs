@@ -177,9 +177,17 @@ pub(super) struct Entry {
     pub queued_at: i64,
     /// Is a status write in line or under way?
     pub writing_status: bool,
+    /// Is `status` as `report` made it? What an outcome has only begun to change is not written.
+    pub reported: bool,
 }
 
 impl Entry {
+    /// Takes over a whole status, one that may be written.
+    pub(super) fn set_status(&mut self, status: TikTokShopIntegrationStatus) {
+        *self.status = status;
+        self.reported = true;
+    }
+
     pub(super) fn regarding(&self) -> Regarding {
         Regarding { namespace: (*self.namespace).into(), name: self.name.clone(), uid: self.uid.clone() }
     }
@@ -463,7 +471,7 @@ impl Agenda {
         if !leading || (entry.status_version.is_none() && !entry.writing_status && entry.busy != Busy::Refreshing) {
             let handled = status.last_handled_refresh_request.clone();
             entry.failed_with = failed_with(&status, handled.as_deref());
-            *entry.status = status;
+            entry.set_status(status);
         }
         if moved {
             entry.known = Known::Unread;
@@ -521,6 +529,7 @@ impl Agenda {
             last_spent: None,
             queued_at: i64::MAX,
             writing_status: false,
+            reported: true,
         };
         let id = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);

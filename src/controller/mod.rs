@@ -704,7 +704,7 @@ impl Controller {
             entry.warned_expiring = Some(held.facts.pair);
             self.events.publish(Event::now(entry.regarding(), EventKind::RefreshTokenExpiring, note));
         }
-        *entry.status = status;
+        entry.set_status(status);
         if !starting {
             queue_status_write(&mut self.status_queue, id, entry);
         }

@@ -23,6 +23,7 @@ pub(super) fn take_in(entry: &mut Entry, finished: &Finished, job: Option<UnderW
     } else {
         entry.put_off = 0;
     }
+    entry.reported &= is_put_off(entry, finished.outcome);
     let same_secret = entry.token_secret.1 == finished.secret && entry.token_keys == finished.keys;
     match &finished.known {
         _ if !same_secret => entry.known = Known::Unread,
@@ -161,6 +162,31 @@ pub(super) fn failed(entry: &mut Entry, error: LastError) {
     entry.status.last_attempt_time = Some(error.time);
     entry.status.consecutive_failures = Some(entry.status.consecutive_failures.unwrap_or(0).saturating_add(1));
     entry.status.last_error = Some(error);
+}
+
+/// Takes in a request that TikTok answered with an error, where an earlier process noted that on the token Secret and was
+/// stopped before it said so. An answer with tokens needs no such word: it stands on the Secret whole.
+pub(super) fn take_in_unsaid_failure(entry: &mut Entry, now: DateTime<Utc>) -> Option<(EventKind, String)> {
+    let held = entry.known.held()?;
+    let handled = held.handled.as_deref().filter(|handled| entry.request.as_deref() == Some(handled))?;
+    let is_said = entry.status.last_handled_refresh_request.as_deref() == Some(handled);
+    let known_to_be_refreshed = entry.status.last_refresh_time.map(|at| at.timestamp());
+    let is_success = held.facts.born_at.is_some_and(|at| known_to_be_refreshed.is_none_or(|known| known < at));
+    // Without a status, as after a restore from a backup, nobody was waiting for a word.
+    if is_said || is_success || entry.status.observed_generation.is_none() {
+        return None;
+    }
+    let message = format!(
+        "TikTok answered the refresh asked for by \"{handled}\", no new tokens were stored, and the operator was stopped before it could tell why: ask again"
+    );
+    entry.status.last_handled_refresh_request = Some(handled.to_owned());
+    entry.reported = false;
+    let (code, request_id, time) = (None, None, whole_seconds(now));
+    failed(
+        entry,
+        LastError { reason: Reason::ApiError.as_str().to_owned(), message: message.clone(), code, request_id, time },
+    );
+    Some((EventKind::RefreshFailed, message))
 }
 
 /// What could not be stored or noted is settled in another way: that it could not is no news any more.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::agenda::{AppRef, Busy, Id, Known, Presence};
+use super::outcome::take_in_unsaid_failure;
 use super::refresh::{Shared, Work};
 use super::{
     AppRead, Controller, FORBIDDEN_PAUSE, Message, SERVER_AWAY_PAUSE, TokenRead, TokenSecretRead, observe, report,
@@ -104,6 +105,7 @@ impl Controller {
         let mut revert = None;
         {
             let mut agenda = self.agenda.lock();
+            let is_owner = agenda.owner_before(id).is_none();
             let Some(entry) = agenda.get_mut(id).filter(|entry| entry.uid == uid) else { return };
             entry.busy = Busy::No;
             if entry.token_secret != secret || entry.token_keys != keys {
@@ -122,6 +124,9 @@ impl Controller {
                     }
                     entry.known = read.known;
                     entry.next_poll = i64::MAX;
+                    if is_owner && let Some((kind, note)) = take_in_unsaid_failure(entry, Clock::now()) {
+                        self.events.publish(Event::now(entry.regarding(), kind, note));
+                    }
                     if let Some(kept) = read.reverted {
                         let note = report::reverted_message(entry);
                         if !kept.restored {

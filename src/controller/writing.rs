@@ -14,7 +14,11 @@ impl Controller {
         let (write, fingerprint) = {
             let mut agenda = self.agenda.lock();
             let Some(entry) = agenda.get_mut(id) else { return };
-            entry.writing_status = true;
+            // Where it waits to be looked at first, that look puts it in line again.
+            entry.writing_status = entry.reported;
+            if !entry.reported {
+                return;
+            }
             let patch = merge_patch(&entry.status);
             let fingerprint = fingerprint(Some(&entry.status));
             ((entry.namespace.to_string(), entry.name.clone(), entry.uid.clone(), patch), fingerprint)

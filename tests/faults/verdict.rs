@@ -229,7 +229,9 @@ fn helpless(status: &Value, secret: Option<&Secret>, shop: &Shop, request: Optio
         return Some(REJECTED);
     }
     let failed = status["lastError"].is_object() && request.is_some();
-    (failed && status["lastHandledRefreshRequest"].as_str() == request && holds(secret, shop)).then_some(REFUSED)
+    let why_is_known = status["lastError"]["message"].as_str().is_some_and(|message| !message.ends_with("ask again"));
+    (failed && status["lastHandledRefreshRequest"].as_str() == request && (holds(secret, shop) || !why_is_known))
+        .then_some(REFUSED)
 }
 
 /// Does what only a person can.
@@ -456,7 +458,10 @@ fn manners(lane: &Lane, case: &Case, meddling: Meddling, person: &Person, verdic
     if meddling == Meddling::None && said("TokensReplaced") {
         verdict.problems.push("somebody is said to have replaced the tokens, and nobody has".to_owned());
     }
-    let replaced_in_call = meddling == Meddling::Replaced && !verdict.reauthorized && person.insisted.is_none();
+    // After a death TikTok may well have refused the token before the person came.
+    let alive = lane.deaths.is_empty() && lane.stops.is_empty();
+    let replaced_in_call =
+        alive && meddling == Meddling::Replaced && !verdict.reauthorized && person.insisted.is_none();
     if replaced_in_call && (said("ReauthorizationRequired") || said("must authorize the app again")) {
         verdict.problems.push("a new authorization is asked for although a person has just given one".to_owned());
     }

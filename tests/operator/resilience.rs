@@ -309,6 +309,44 @@ async fn a_dead_processs_claim_that_arrives_late_does_not_make_a_second_refresh(
     killed_at(&WRITES[1], Died::WhileItTravelled).await;
 }
 
+/// SIGKILL between the claim given back and the status: that the request failed is said all the same.
+///
+/// Covers: annotation/handled-refresh-request, reason/ApiError
+#[tokio::test]
+async fn a_process_killed_before_it_told_of_a_failure_leaves_a_request_that_is_said_to_have_failed() {
+    let stage = Stage::new().await;
+    stage.shop("shop", PLENTY).await;
+    let mut operator = stage.operator().start();
+    operator.wait_ready(SOON).await;
+    stage.wait_status("shop", "Ready", is_ready, SOON).await;
+    stage.simulator.add_fault(Fault::once(Action::code(77)).shop("shop")).await;
+    let hold = stage.proxy.on("the status write", steps::status(&stage.namespace, "shop")).once().hold();
+    stage.request("shop", "1").await;
+    hold.wait_held(SOON).await;
+    operator.sigkill();
+    hold.cut();
+    assert_eq!(stage.annotation("shop", "tiktokshop.dev/handled-refresh-request").await.as_deref(), Some("1"));
+    operator.restart();
+    let failed = |status: &Value| has_condition(status, "Ready", "True", "RefreshFailing");
+    let status = stage.wait_status("shop", "RefreshFailing", failed, SOON).await;
+    assert_eq!(
+        (&status["lastHandledRefreshRequest"], &status["lastError"]["reason"], &status["lastError"]["message"]),
+        (
+            &json!("1"),
+            &json!("ApiError"),
+            &json!(
+                "TikTok answered the refresh asked for by \"1\", no new tokens were stored, and the operator was \
+                 stopped before it could tell why: ask again"
+            )
+        )
+    );
+    assert!(has_condition(&status, "Refreshed", "False", "ApiError"), "{status:#}");
+    stage.request("shop", "2").await;
+    stage.wait_refreshed("shop", "2", SOON).await;
+    let counters = stage.simulator.shop("shop").await.counters;
+    assert_eq!((counters.refreshes, counters.presentations), (1, 2), "the failed request is not tried again by itself");
+}
+
 /// SIGKILL at the persist; journal replay.
 ///
 /// Covers: flag/journal-dir
