@@ -10,6 +10,7 @@ use crate::api::{LastError, Reason, Seller};
 use crate::clock::Clock;
 use crate::cluster::EventKind;
 use crate::tiktok::{Failure, Spent};
+use crate::tokens::Digest;
 use crate::transaction::{CallFailure, Held as HeldWhy, Outcome};
 
 /// Takes the outcome of a transaction into the entry, and gives the events that go with it.
@@ -165,15 +166,13 @@ pub(super) fn failed(entry: &mut Entry, error: LastError) {
 }
 
 /// Takes in a request that TikTok answered with an error, where an earlier process noted that on the token Secret and was
-/// stopped before it said so. An answer with tokens needs no such word: it stands on the Secret whole.
+/// stopped before it said so. An answer with tokens needs no such word: with them, the Secret tells all.
 pub(super) fn take_in_unsaid_failure(entry: &mut Entry, now: DateTime<Utc>) -> Option<(EventKind, String)> {
     let held = entry.known.held()?;
     let handled = held.handled.as_deref().filter(|handled| entry.request.as_deref() == Some(handled))?;
     let is_said = entry.status.last_handled_refresh_request.as_deref() == Some(handled);
-    let known_to_be_refreshed = entry.status.last_refresh_time.map(|at| at.timestamp());
-    let is_success = held.facts.born_at.is_some_and(|at| known_to_be_refreshed.is_none_or(|known| known < at));
-    // Without a status, as after a restore from a backup, nobody was waiting for a word.
-    if is_said || is_success || entry.status.observed_generation.is_none() {
+    let observed = entry.status.observed_token_secret.as_ref()?.tokens_digest.as_deref().and_then(Digest::parse);
+    if is_said || observed != Some(held.facts.pair) {
         return None;
     }
     let message = format!(

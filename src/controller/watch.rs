@@ -94,6 +94,7 @@ impl Watches {
                 let ended = pump(&api, &config, scope.as_ref(), watched, tell, &told, &metrics).await;
                 match ended {
                     Ended::NoStreamingLists => config.initial_list_strategy = watcher::InitialListStrategy::ListWatch,
+                    Ended::Expired => {}
                     Ended::NobodyListens => return,
                 }
             }
@@ -103,6 +104,8 @@ impl Watches {
 
 enum Ended {
     NoStreamingLists,
+    /// The version to go on from is too old: everything has to be listed anew.
+    Expired,
     NobodyListens,
 }
 
@@ -153,6 +156,9 @@ where
                     last_error = text;
                 }
                 tokio::time::sleep(pause).await;
+                if is_expired(&error) {
+                    return Ended::Expired;
+                }
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
@@ -162,6 +168,11 @@ where
 
 fn is_unsupported(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if matches!(status.code, 400 | 422))
+}
+
+/// An error event of this kind the watcher deals with itself; for an answer it would ask again for the same version.
+fn is_expired(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }
 
 /// The error in words; serde's own would quote what it could not read.

@@ -1184,7 +1184,11 @@ async fn watches_that_break_in_any_way_are_taken_up_again_and_miss_nothing() {
     for way in ["cut", "gone", "error event", "half an object", "500", "an html page"] {
         let rule = stage.proxy.on(way, watch).times(2);
         match way {
-            "gone" => drop(rule.respond_status(410, "Expired", "too old resource version")),
+            // Until it lists anew, however often it asks.
+            "gone" => {
+                let goes_on = |seen: &Seen| seen.is_watch() && seen.param("sendInitialEvents").is_none();
+                drop(stage.proxy.on(way, goes_on).respond_status(410, "Expired", "too old resource version"));
+            }
             "error event" => drop(rule.respond(200, json_stream, error_event.clone())),
             "half an object" => drop(rule.respond(200, json_stream, &br#"{"type":"MODIFIED","object":{"meta"#[..])),
             "500" => drop(rule.respond_status(500, "InternalError", "etcdserver: leader changed")),
@@ -1196,6 +1200,7 @@ async fn watches_that_break_in_any_way_are_taken_up_again_and_miss_nothing() {
         stage.wait_refreshed("shop", way, SOON).await;
         refreshes += 1;
         stage.assert_refreshes("shop", refreshes).await;
+        stage.proxy.remove_rules();
     }
     // A change that nobody was told of is found by the new list.
     stage.proxy.pause().await;
