@@ -556,12 +556,12 @@ impl Transaction {
             handled,
             remove_claim,
         };
-        let sent = write.tokens_digest;
+        let written = write.tokens_digest;
         let result = self.shared.cluster.write_tokens(&self.job.namespace, &self.job.secret, at, &write, false).await;
         match result {
             Ok(secret) => {
                 let view = self.look(&secret);
-                if view.pair != Some(sent) {
+                if view.pair != Some(written) {
                     self.shared.metrics.persist_retried();
                     self.detail = Some(TOKENS_CHANGED.to_owned());
                 }

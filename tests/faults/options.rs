@@ -15,6 +15,7 @@ pub struct Options {
     pub schedule: Option<usize>,
     pub times: usize,
     pub without_faketime: bool,
+    pub without_mount: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,8 @@ pub const NAME: &str = "a_slice_of_the_fault_suite_loses_no_token_and_spends_non
 
 const USAGE: &str = "\
 usage: cargo test --test faults -- [--full] [--seed N] [--faults N] [--lanes N]
-                                   [--only STEP/FAULT[+…]] [--schedule N] [--times N] [--without-faketime]";
+                                   [--only STEP/FAULT[+…]] [--schedule N] [--times N]
+                                   [--without-faketime] [--without-mount]";
 
 impl Options {
     pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Self, String> {
@@ -47,6 +49,7 @@ impl Options {
             schedule: None,
             times: 1,
             without_faketime: false,
+            without_mount: false,
         };
         let (mut filters, mut skips) = (Vec::new(), Vec::new());
         let (mut exact, mut ignored_alone) = (false, false);
@@ -74,6 +77,7 @@ impl Options {
                     options.only = Some(cells);
                 }
                 "--without-faketime" => options.without_faketime = true,
+                "--without-mount" => options.without_mount = true,
                 "--list" => options.what = What::List,
                 "--exact" => exact = true,
                 "--ignored" => ignored_alone = true,
