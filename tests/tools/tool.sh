@@ -3,7 +3,8 @@
 #
 # Each folder beside this script is a Go module that holds no code and pins one program by its
 # `tool` line; one module each keeps their versions from meeting. The program is built into a cache
-# outside the tree, keyed by a hash of the pin and this script, the first time it is asked for.
+# outside the tree, keyed by a hash of the pin and this script, the first time it is asked for. A line
+# `// build tags: TAGS` in its go.mod leaves out parts of the program that nothing here uses.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -30,9 +31,10 @@ if [ ! -x "$binary" ]; then
   if [ ! -x "$binary" ]; then
     package=$(sed -n 's/^tool //p' "$name/go.mod")
     [ "$(wc -w <<<"$package")" -eq 1 ] || { say "$name/go.mod needs one line 'tool PACKAGE'"; exit 1; }
+    tags=$(sed -n 's|^// build tags: ||p' "$name/go.mod")
     began=$SECONDS
     say "building $package (some minutes the first time; kept in $cache)"
-    (cd "$name" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$cache/$name.part" "$package") >&2
+    (cd "$name" && CGO_ENABLED=0 go build -trimpath -tags "$tags" -ldflags "-s -w" -o "$cache/$name.part" "$package") >&2
     mv "$binary.part" "$binary"
     say "built in $((SECONDS - began)) s"
   fi
