@@ -174,7 +174,7 @@ fn metrics() -> BTreeSet<String> {
             });
         }
     }
-    let metrics = Metrics::new("0", PerIntegrationMetrics::On);
+    let metrics = Metrics::new("0", String::new(), PerIntegrationMetrics::On);
     metrics.refresh_finished(RefreshResult::Success, std::time::Duration::ZERO);
     metrics.api_request(Some(200), Some(0));
     metrics.reconcile_failed("forbidden");

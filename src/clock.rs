@@ -50,6 +50,13 @@ impl Clock {
         let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
         Duration::new(seconds, nanos)
     }
+
+    /// Time that this process has spent computing, in user code and in the kernel.
+    #[must_use]
+    pub fn process_cpu() -> Duration {
+        let spent = clock_gettime(ClockId::ProcessCPUTime);
+        Duration::new(u64::try_from(spent.tv_sec).unwrap_or(0), u32::try_from(spent.tv_nsec).unwrap_or(0))
+    }
 }
 
 /// How far the two clocks may part before it counts as a jump. Wide enough that NTP's usual corrections
