@@ -257,6 +257,7 @@ pub struct Metrics {
     refresh_duration: Histogram,
     refresh_lateness: Histogram,
     persist_retries: Total,
+    answers_held: Gauge,
     outcome_unknown: Total,
     api_requests: Family<ApiLabels, Total>,
     leader: Gauge,
@@ -286,6 +287,7 @@ impl Metrics {
                 1.0, 5.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 43_200.0, 86_400.0,
             ]),
             persist_retries: Total::default(),
+            answers_held: Gauge::default(),
             outcome_unknown: Total::default(),
             api_requests: Family::default(),
             leader: Gauge::default(),
@@ -335,6 +337,11 @@ impl Metrics {
             "tiktokshop_persist_retries_total",
             "Writes of new tokens that had to be tried again",
             self.persist_retries.clone(),
+        );
+        to.register(
+            "tiktokshop_answers_held",
+            "Answers of TikTok, with new tokens in them, that could not be stored yet",
+            self.answers_held.clone(),
         );
         to.register(
             "tiktokshop_outcome_unknown_total",
@@ -395,6 +402,17 @@ impl Metrics {
     /// New tokens are written once more, after a write that failed.
     pub fn persist_retried(&self) {
         self.persist_retries.0.inc();
+    }
+
+    /// New tokens could not be stored, and wait. While the API server is away nothing is written, so that
+    /// [`Self::persist_retried`] alone does not tell how long that goes on.
+    pub fn answer_held(&self) {
+        self.answers_held.inc();
+    }
+
+    /// What was held is stored, or was given up.
+    pub fn answer_let_go(&self) {
+        self.answers_held.dec();
     }
 
     /// A call ended without saying whether the refresh token was spent.
@@ -757,6 +775,7 @@ mod tests {
         metrics.refresh_finished(RefreshResult::Failure { reason: "SomethingNew" }, Duration::from_millis(300));
         metrics.refresh_started(Duration::from_secs(7));
         metrics.persist_retried();
+        metrics.answer_held();
         metrics.outcome_unknown();
         metrics.api_request(Some(200), Some(0));
         metrics.api_request(Some(200), Some(36_004_005));
@@ -780,6 +799,7 @@ mod tests {
             "tiktokshop_refresh_duration_seconds_count 3",
             "tiktokshop_refresh_lateness_seconds_bucket{le=\"30.0\"} 1",
             "tiktokshop_persist_retries_total 1",
+            "tiktokshop_answers_held 1",
             "tiktokshop_outcome_unknown_total 1",
             "tiktokshop_api_requests_total{status=\"200\",code=\"0\"} 1",
             "tiktokshop_api_requests_total{status=\"200\",code=\"36004005\"} 1",
@@ -823,6 +843,7 @@ mod tests {
             "tiktokshop_integrations_unrefreshed{within=\"24h\"} 0",
             "tiktokshop_overdue_integrations 0",
             "tiktokshop_persist_retries_total 0",
+            "tiktokshop_answers_held 0",
             "tiktokshop_outcome_unknown_total 0",
             "tiktokshop_leader 0",
             "tiktokshop_refresh_total{result=\"failure\",reason=\"OutcomeUnknown\"} 0",
