@@ -83,7 +83,7 @@ const CLI: &[&str] = &[
 
 fn main() -> ExitCode {
     let mut tests = BTreeMap::new();
-    for folder in ["tests/operator", "tests/cli"] {
+    for folder in ["tests/operator", "tests/cli", "tests/monitoring"] {
         add_tests(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut tests);
     }
     let items = items();
