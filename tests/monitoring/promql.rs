@@ -1,4 +1,4 @@
-//! PromQL, read as far as names go: which metrics an expression asks for, with which labels and values.
+//! Prometheus expressions, read as far as names go: which metrics an expression asks for, with which labels and values.
 
 use std::collections::BTreeSet;
 
