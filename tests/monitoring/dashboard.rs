@@ -10,7 +10,8 @@ use tiktok_shop_testkit::{exposition::Scrape, simulator::Action};
 use crate::{
     promql::{self, Names},
     promtool,
-    stage::{DAY, SOON, Stage, in_state, wait},
+    stage::{DAY, HOUR, Stage, in_state, is, wait},
+    story::{Phase, Story},
 };
 
 /// Labels that Prometheus itself gives to what it scrapes.
@@ -52,21 +53,26 @@ fn queries(dashboard: &Value) -> Vec<(String, String, String)> {
     queries
 }
 
-/// Both replicas of a fleet in which tokens were refreshed and refreshes failed, with all there is to scrape.
-async fn full_scrape() -> (String, Scrape) {
+/// Two replicas of a fleet in which tokens were refreshed and refreshes failed, and a shard that has nothing to do, with
+/// all there is to scrape; what the leader says as text, too.
+async fn full_scrapes() -> (String, [Scrape; 3]) {
     let stage = Stage::new().await;
-    let full = stage.operator("full", &stage.ways[0]).flag("per-integration-metrics", "on").start();
+    let full = |name, way| stage.operator(name, way).flag("per-integration-metrics", "on");
+    let leader = full("leader", &stage.ways[0]).flag("lease-name", "one").start();
+    let leads = |scrape: &Scrape| is(scrape, "tiktokshop_leader", &[], 1.0);
+    wait(&leader, "leadership", leads).await;
+    let standby = full("standby", &stage.ways[1]).flag("lease-name", "one").start();
+    let shard = full("shard", &stage.ways[1]).flag("watch-label-selector", "shard=2").start();
     stage.shop("well", 5 * DAY).await;
     stage.shop("due", 60).await;
-    stage.shop_that_meets(Action::code(99_999_999), "failing", 60).await;
-    wait(&full, "successes and failures", |scrape| {
-        in_state(scrape, "TokenValid", 2.0) && in_state(scrape, "RefreshFailing", 1.0)
-    })
-    .await;
-    let text = full.metrics_text().await;
-    full.sigterm(SOON).await;
-    let scrape = Scrape::parse(&text);
-    (text, scrape)
+    stage.shop_that_meets(Action::code(99_999_999), "failing", HOUR / 2).await;
+    let done = |scrape: &Scrape| in_state(scrape, "TokenValid", 2.0) && in_state(scrape, "RefreshFailing", 1.0);
+    let standby = wait(&standby, "two that are well and one that fails", done).await;
+    let shard = wait(&shard, "leadership", leads).await;
+    wait(&leader, "two that are well and one that fails", done).await;
+    let text = leader.metrics_text().await;
+    let leader = Scrape::parse(&text);
+    (text, [leader, standby, shard])
 }
 
 /// The values of each label of each metric.
@@ -118,7 +124,8 @@ fn hold(place: &str, names: &Names, scrape: &Scrape, recorded: &BTreeSet<String>
 /// `metric/process_start_time_seconds`
 #[tokio::test]
 async fn alerts_and_dashboard_ask_only_for_what_a_real_scrape_has_and_prometheus_takes_both() {
-    let (text, scrape) = full_scrape().await;
+    let (text, scrapes) = full_scrapes().await;
+    let scrape = &scrapes[0];
     promtool::run(&["check", "metrics"], &text).await;
     for name in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_start_time_seconds"] {
         assert!(scrape.value(name, &[]).is_some_and(|value| value > 0.0), "{name} is not told");
@@ -129,7 +136,7 @@ async fn alerts_and_dashboard_ask_only_for_what_a_real_scrape_has_and_prometheus
     for rule in &rules {
         let place = rule.alert.as_ref().or(rule.record.as_ref()).expect("a rule has a name");
         let names = promql::names(&rule.expr);
-        hold(place, &names, &scrape, &recorded);
+        hold(place, &names, scrape, &recorded);
         for selector in &names.selectors {
             let of_each = ["tiktokshop_access_token_expiry", "tiktokshop_refresh_token_expiry"];
             assert!(
@@ -146,15 +153,42 @@ async fn alerts_and_dashboard_ask_only_for_what_a_real_scrape_has_and_prometheus
     for (at, (title, expression, legend)) in queries.iter().enumerate() {
         let names = promql::names(expression);
         // Without the rules of the chart, too.
-        hold(title, &names, &scrape, &BTreeSet::new());
+        hold(title, &names, scrape, &BTreeSet::new());
         let mut legend_names = names;
         legend_names.labels =
             legend.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap_or(rest).to_owned()).collect();
-        hold(title, &legend_names, &scrape, &BTreeSet::new());
+        hold(title, &legend_names, scrape, &BTreeSet::new());
         rules.push(json!({"record": format!("dashboard:query_{at}"), "expr": expression}));
     }
     assert!(queries.len() > 20, "the queries were found: {}", queries.len());
     promtool::judge(["check", "rules"], &json!({"groups": [{"name": "dashboard", "rules": rules}]})).await;
+
+    // Each gives something, with replicas and shards beside each other, and counts nothing twice.
+    let all = |expression: &str| {
+        ["$job", "$namespace", "$team"].iter().fold(expression.to_owned(), |text, name| text.replace(name, ".*"))
+    };
+    let minute = 20;
+    let story = ["a", "b", "c"].into_iter().zip(&scrapes).fold(Story::default(), |story, (instance, scrape)| {
+        story.process(instance, &[Phase::Steady(scrape, minute + 1)])
+    });
+    let story = queries.iter().fold(story, |story, (title, expression, _)| {
+        let expression = all(expression);
+        let story = match title.as_str() {
+            "Shops that work" => story.equals(minute, &expression, 3),
+            "Leaders" => story.equals(minute, &expression, 2),
+            "Shops that stand still" | "Need a person" | "Overdue" => story.equals(minute, &expression, 0),
+            "Time to expiry by shop" => story.answers(minute, &expression, Some(3)),
+            _ => story,
+        };
+        // Of events that come to pass, none may be shown.
+        let may_be_empty = expression.ends_with("> 0");
+        if may_be_empty {
+            story.answers(minute, &expression, None)
+        } else {
+            story.answers(minute, &format!("vector(1) and on () ({expression})"), Some(1))
+        }
+    });
+    story.tell().await;
 }
 
 #[test]

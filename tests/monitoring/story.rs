@@ -145,6 +145,28 @@ impl Story {
         self
     }
 
+    /// At this minute an expression gives as many results, or, with `None`, any number.
+    pub fn answers(mut self, minute: usize, expression: &str, results: Option<usize>) -> Self {
+        let count = format!("count({expression}) or vector(0)");
+        self.expressions.push(json!({
+            // An expression that can't be evaluated fails, whatever is expected of it.
+            "expr": if results.is_some() { count } else { format!("({count}) >= bool 0") },
+            "eval_time": format!("{minute}m"),
+            "exp_samples": [{"labels": "{}", "value": results.unwrap_or(1)}],
+        }));
+        self
+    }
+
+    /// At this minute an expression gives this one value.
+    pub fn equals(mut self, minute: usize, expression: &str, value: usize) -> Self {
+        self.expressions.push(json!({
+            "expr": expression,
+            "eval_time": format!("{minute}m"),
+            "exp_samples": [{"labels": "{}", "value": value}],
+        }));
+        self
+    }
+
     /// Has promtool tell it.
     pub async fn tell(self) {
         let document = json!({
