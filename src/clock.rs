@@ -51,11 +51,18 @@ impl Clock {
         Duration::new(seconds, nanos)
     }
 
-    /// Time that this process has spent computing, in user code and in the kernel.
+    /// Time that this process has spent computing, in user code and in the kernel. Told on Linux alone, where the
+    /// operator runs.
     #[must_use]
-    pub fn process_cpu() -> Duration {
-        let spent = clock_gettime(ClockId::ProcessCPUTime);
-        Duration::new(u64::try_from(spent.tv_sec).unwrap_or(0), u32::try_from(spent.tv_nsec).unwrap_or(0))
+    pub fn process_cpu() -> Option<Duration> {
+        #[cfg(target_os = "linux")]
+        {
+            let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+            let (seconds, nanos) = (u64::try_from(spent.tv_sec).ok()?, u32::try_from(spent.tv_nsec).ok()?);
+            Some(Duration::new(seconds, nanos))
+        }
+        #[cfg(not(target_os = "linux"))]
+        None
     }
 }
 
