@@ -3,13 +3,16 @@ CARGO ?= cargo
 CRD := crds/tiktokshopintegrations.tiktokshop.dev.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help assets build demo test faults faults-selftest fuzz lint generate check-generated contract-table clean
+.PHONY: help assets tools build demo test faults faults-selftest fuzz lint generate check-generated contract-table clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 assets: ## Have etcd, kube-apiserver and kubectl (built once, 5 minutes); prints their folder last
 	@tests/control-plane/assets.sh
+
+tools: ## Have the tools of the tests, each pinned in tests/tools (built once, some minutes)
+	@for module in tests/tools/*/go.mod; do tests/tools/tool.sh "$$(basename "$$(dirname "$$module")")" >/dev/null || exit 1; done
 
 build: ## Build the operator, optimized
 	$(CARGO) build --release
@@ -20,7 +23,7 @@ demo: assets ## See the operator at work on a real API server, from nothing
 
 # More threads than cores: the tests of the operator mostly wait for it.
 test: export RUST_TEST_THREADS ?= 4
-test: assets ## Run all tests: units, documentation, test kit, and the operator against a real API server
+test: assets tools ## Run all tests: units, documentation, test kit, and the operator against a real API server
 	$(CARGO) test --workspace --no-fail-fast
 
 # What is found goes to fuzz/found/, and not into the corpus in the tree.

@@ -84,7 +84,7 @@ const CLI: &[&str] = &[
 
 fn main() -> ExitCode {
     let mut tests = BTreeMap::new();
-    for folder in ["tests/operator", "tests/cli"] {
+    for folder in ["tests/operator", "tests/cli", "tests/monitoring"] {
         add_tests(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut tests);
     }
     let items = items();
@@ -175,7 +175,7 @@ fn metrics() -> BTreeSet<String> {
             });
         }
     }
-    let metrics = Metrics::new("0", PerIntegrationMetrics::On);
+    let metrics = Metrics::new("0", String::new(), PerIntegrationMetrics::On);
     metrics.refresh_finished(RefreshResult::Success, std::time::Duration::ZERO);
     metrics.api_request(Some(200), Some(0));
     metrics.reconcile_failed("forbidden");

@@ -50,6 +50,20 @@ impl Clock {
         let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
         Duration::new(seconds, nanos)
     }
+
+    /// Time that this process has spent computing, in user code and in the kernel. Told on Linux alone, where the
+    /// operator runs.
+    #[must_use]
+    pub fn process_cpu() -> Option<Duration> {
+        #[cfg(target_os = "linux")]
+        {
+            let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+            let (seconds, nanos) = (u64::try_from(spent.tv_sec).ok()?, u32::try_from(spent.tv_nsec).ok()?);
+            Some(Duration::new(seconds, nanos))
+        }
+        #[cfg(not(target_os = "linux"))]
+        None
+    }
 }
 
 /// How far the two clocks may part before it counts as a jump. Wide enough that NTP's usual corrections

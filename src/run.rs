@@ -104,7 +104,9 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
         None => (None, Vec::new()),
     };
 
-    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), settings.per_integration_metrics));
+    let lease = settings.leader_election.as_ref().map(|lease| format!("{}/{}", lease.namespace, lease.name));
+    let metrics =
+        Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), lease.unwrap_or_default(), settings.per_integration_metrics));
     let (heartbeat, readiness) = (Heartbeat::new(), Readiness::new());
     let pod = first_set(&["POD_UID", "HOSTNAME"]).unwrap_or_else(|| "unknown-pod".to_owned());
     let pod_name = first_set(&["POD_NAME", "HOSTNAME"]).unwrap_or_else(|| "unknown-pod".to_owned());

@@ -314,6 +314,9 @@ impl Transaction {
         };
         self.set_waits_on_server(false);
         self.set_in_memory_alone(false);
+        if self.held_because.is_some() {
+            self.shared.metrics.answer_let_go();
+        }
         self.shared.claims.end(&self.attempt_id);
         let written_back = matches!(self.job.work, Work::WriteBack(_));
         let rotated =
@@ -620,6 +623,9 @@ impl Transaction {
     async fn wait(&mut self, why: Waiting) -> Event {
         if let Waiting::ToPersist(held) = why {
             self.set_waits_on_server(held == transaction::Held::ServerAway);
+            if self.held_because.is_none() {
+                self.shared.metrics.answer_held();
+            }
             if self.held_because.replace(held) != Some(held) {
                 let holding = Holding {
                     namespace: Arc::clone(&self.job.namespace),
