@@ -5,9 +5,8 @@
 //! - Counters and histograms of what the operator did, kept by prometheus-client. Every label has a fixed
 //!   set of values, so the number of series has a bound, whatever TikTok or a user sends.
 //! - **The fleet**: gauges about all integrations together. They are counted at the scrape, in one pass
-//!   over the [`Fleet`], and are there even when 0, so that an alert can rely on them; only
-//!   `tiktokshop_soonest_access_token_expiry_timestamp_seconds` is left out while no integration has an
-//!   expiry (there is no number that would not set off, or silence, an alert).
+//!   over the [`Fleet`], and are there even when 0, so that an alert can rely on them;
+//!   `tiktokshop_soonest_access_token_expiry_timestamp_seconds` is `+Inf` while no integration has an expiry.
 //! - Gauges for **each integration**, written in the same pass, never kept: see
 //!   [`PerIntegrationMetrics`] for when.
 //! - The process's own, under the names that every Prometheus client gives them.
@@ -307,6 +306,13 @@ impl Metrics {
 
     /// Series that an alert takes the increase of must be there before their first event, or that one is missed.
     fn start_at_zero(&self) {
+        drop(
+            self.api_requests.get_or_create(&ApiLabels { status: status_label(Some(200)), code: code_label(Some(0)) }),
+        );
+        drop(self.api_requests.get_or_create(&ApiLabels { status: status_label(None), code: code_label(None) }));
+        for error in ["api-server-away", "forbidden", "status-write"] {
+            drop(self.reconcile_errors.get_or_create(&ErrorLabels { error }));
+        }
         drop(self.refresh.get_or_create(&refresh_labels(RefreshResult::Success)));
         for reason in FAILURES {
             drop(self.refresh.get_or_create(&refresh_labels(RefreshResult::Failure { reason })));
@@ -604,14 +610,15 @@ impl Count {
             writeln!(text, "tiktokshop_integrations{{ready=\"{ready}\",reason=\"{reason}\"}} {number}")?;
         }
 
-        if let Some(soonest) = self.soonest {
-            let name = "tiktokshop_soonest_access_token_expiry_timestamp_seconds";
-            gauge(
-                text,
-                name,
-                "When the first access token of those not suspended expires or has expired; absent where none has an expiry",
-            )?;
-            writeln!(text, "{name} {soonest}")?;
+        let name = "tiktokshop_soonest_access_token_expiry_timestamp_seconds";
+        gauge(
+            text,
+            name,
+            "When the first access token of those not suspended expires or has expired; +Inf where none has an expiry",
+        )?;
+        match self.soonest {
+            Some(soonest) => writeln!(text, "{name} {soonest}")?,
+            None => writeln!(text, "{name} +Inf")?,
         }
 
         let name = "tiktokshop_integrations_expiring";
@@ -847,11 +854,13 @@ mod tests {
             "tiktokshop_answers_held 0",
             "tiktokshop_outcome_unknown_total 0",
             "tiktokshop_leader 0",
+            "tiktokshop_soonest_access_token_expiry_timestamp_seconds +Inf",
+            "tiktokshop_api_requests_total{status=\"200\",code=\"0\"} 0",
+            "tiktokshop_reconcile_errors_total{error=\"api-server-away\"} 0",
             "tiktokshop_refresh_total{result=\"failure\",reason=\"OutcomeUnknown\"} 0",
         ] {
             assert_line(&text, line);
         }
-        assert!(!text.contains("soonest"), "there is no soonest expiry:\n{text}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `tiktok-shop-operator run`: from settings to a working controller, and to an orderly end.
 
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +45,10 @@ pub enum RunError {
     },
     /// The client for TikTok could not be built.
     #[error("{0}")]
-    Client(#[from] ClientBuildError),
+    Client(ClientBuildError),
+    /// The file of `--ca-file` holds no usable certificates.
+    #[error("--ca-file: {0}")]
+    Certificates(ClientBuildError),
     /// The address of `--listen` can't be had.
     #[error("{0}: {source}", source = .0.source)]
     Listen(#[from] crate::admin::BindError),
@@ -72,6 +76,14 @@ pub enum RunError {
     Lost(usize),
 }
 
+impl RunError {
+    /// Is a flag or variable wrong, and not what was found with it?
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, Self::Endpoint(_) | Self::CaFile { .. } | Self::Certificates(_))
+    }
+}
+
 /// Runs until SIGTERM or SIGINT, and until what is in flight is stored.
 ///
 /// # Errors
@@ -86,7 +98,11 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
 async fn serve(settings: Settings) -> Result<(), RunError> {
     // First of all: from here on a SIGTERM is an orderly end, not a death.
     let signals = Signals::listen().map_err(RunError::Runtime)?;
-    let tiktok = tiktok_client(&settings)?;
+    let metrics = Arc::new(metrics_of(&settings));
+    let tiktok = tiktok_client(&settings)?.telling({
+        let metrics = Arc::clone(&metrics);
+        Box::new(move |status, code| metrics.api_request(status, code))
+    });
     let port = Port::open(settings.listen)?;
     let cluster = Cluster::infer().await.map_err(|error| RunError::NoCluster(Box::new(error)))?;
     match cluster.serves_integrations().await {
@@ -98,15 +114,13 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     let process = random_id();
     let (journal, left) = match &settings.journal_dir {
         Some(dir) => {
+            make_journal_dir(dir);
             let (journal, left) = Journal::open(dir, &process, Clock::now().timestamp())?;
             (Some(journal), left)
         }
         None => (None, Vec::new()),
     };
 
-    let lease = settings.leader_election.as_ref().map(|lease| format!("{}/{}", lease.namespace, lease.name));
-    let metrics =
-        Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), lease.unwrap_or_default(), settings.per_integration_metrics));
     let (heartbeat, readiness) = (Heartbeat::new(), Readiness::new());
     let pod = first_set(&["POD_UID", "HOSTNAME"]).unwrap_or_else(|| "unknown-pod".to_owned());
     let pod_name = first_set(&["POD_NAME", "HOSTNAME"]).unwrap_or_else(|| "unknown-pod".to_owned());
@@ -174,7 +188,27 @@ fn tiktok_client(settings: &Settings) -> Result<TokenClient, RunError> {
         None => None,
     };
     let user_agent = concat!("tiktok-shop-operator/", env!("CARGO_PKG_VERSION"));
-    Ok(TokenClient::new(endpoint, form, roots.as_deref(), user_agent, settings.request_timeout)?)
+    TokenClient::new(endpoint, form, roots.as_deref(), user_agent, settings.request_timeout).map_err(
+        |error| match error {
+            ClientBuildError::NoCertificate | ClientBuildError::BadCertificate => RunError::Certificates(error),
+            error => RunError::Client(error),
+        },
+    )
+}
+
+fn metrics_of(settings: &Settings) -> Metrics {
+    let lease = settings.leader_election.as_ref().map(|lease| format!("{}/{}", lease.namespace, lease.name));
+    Metrics::new(env!("CARGO_PKG_VERSION"), lease.unwrap_or_default(), settings.per_integration_metrics)
+}
+
+/// Makes the journal's directory where it is not there, but none above it: what that leaves to say, opening it says.
+fn make_journal_dir(dir: &Path) {
+    if std::fs::DirBuilder::new().mode(0o700).create(dir).is_ok() {
+        tracing::warn!(
+            dir = %dir.display(),
+            "the journal directory was not there and was made: in a pod, mount a volume there, or it ends with the container"
+        );
+    }
 }
 
 fn first_set(names: &[&str]) -> Option<String> {

@@ -473,7 +473,9 @@ impl Agenda {
             entry.failed_with = failed_with(&status, handled.as_deref());
             entry.set_status(status);
         }
-        if moved {
+        // While it was suspended, the status told less than all.
+        if moved || (entry.suspended && !wanted.suspended && entry.known.held().is_none_or(|held| held.read.is_none()))
+        {
             entry.known = Known::Unread;
         }
         let (old_token, old_app) = (entry.token_secret.clone(), entry.app.secret.clone());

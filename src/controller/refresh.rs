@@ -468,7 +468,6 @@ impl Transaction {
         let answer = self.shared.tiktok.refresh(app_key, app_secret, &present.refresh, deadline, Clock::now()).await;
         match answer {
             Ok(grant) => {
-                self.shared.metrics.api_request(Some(200), Some(0));
                 let answered_at = Clock::now().timestamp();
                 self.answered_at = Some(answered_at);
                 self.seller = Some(grant.seller);
@@ -493,7 +492,6 @@ impl Transaction {
             Err(mut failure) => {
                 // The client knows what it sent; the access token that stands there it does not.
                 failure.message = Scrubber::new(&[&present.access]).scrub(&failure.message);
-                self.shared.metrics.api_request(failure.http_status, failure.code);
                 let kind = match (failure.spent, failure.reason) {
                     (Spent::Answered, FailureReason::RefreshTokenRejected) => CallFailure::Rejected,
                     (Spent::Answered, _) => CallFailure::Answered,
