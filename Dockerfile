@@ -10,11 +10,13 @@ WORKDIR /src
 # The list of components, by the tool of the CycloneDX project itself. Kept between builds where the builder can.
 ARG CYCLONEDX=0.5.9
 RUN --mount=type=cache,id=tiktok-shop-operator-tools,target=/tools \
-    CARGO_TARGET_DIR=/tools/target cargo install cargo-cyclonedx --version "$CYCLONEDX" --locked --root /tools --quiet \
+    CARGO_TARGET_DIR=/tools/target cargo install --debug cargo-cyclonedx --version "$CYCLONEDX" --locked --root /tools --quiet \
     && mkdir -p /opt/tools && cp /tools/bin/cargo-cyclonedx /opt/tools/
 
 COPY . .
 
+# Of the commit, for the list of components: else it has a serial number and an hour of its own.
+ARG SOURCE_DATE_EPOCH=0
 # crt-static: glibc's own resolver is in the binary, with the sources `files` and `dns` (built in since 2.34).
 # The paths of this stage are taken out, since panics would print them.
 RUN --mount=type=cache,id=tiktok-shop-operator-target,target=/target \
@@ -30,8 +32,7 @@ RUN --mount=type=cache,id=tiktok-shop-operator-target,target=/target \
     && echo 'hosts: files dns' >/rootfs/etc/nsswitch.conf \
     && cp LICENSE /rootfs/licenses/ \
     && python3 image/notices.py "$target" >/rootfs/licenses/THIRD-PARTY.txt \
-    # A fixed time, even without a commit: else each list has a serial number and an hour of its own.
-    && SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}" PATH="$PATH:/opt/tools" cargo cyclonedx --format json \
+    && SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" PATH="$PATH:/opt/tools" cargo cyclonedx --format json \
         --target "$target" --no-build-deps --override-filename sbom.cdx --quiet \
     && cp sbom.cdx.json /rootfs/sbom/tiktok-shop-operator.cdx.json
 

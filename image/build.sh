@@ -28,7 +28,7 @@ tag=${TAG:-localhost/tiktok-shop-operator:$version}
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/tiktok-shop-operator/image"
 mkdir -p "$cache" "$(dirname "$out")"
 
-# Its store and its caches are ours alone; mounts of the build's caches go below TMPDIR.
+# Store and caches are ours alone; what the Dockerfile mounts as a cache goes below TMPDIR.
 export TMPDIR="$cache"
 store=(--storage-driver vfs --root "$cache/storage" --runroot "$cache/run")
 work=$(mktemp -d)
@@ -61,9 +61,9 @@ if [ -z "${BUILDER:-}" ]; then
   [ ! -f "$cargo/config.toml" ] || base+=(--volume "$cargo/config.toml:/opt/cargo/config.toml:ro")
 fi
 
-buildah "${store[@]}" bud --isolation chroot --format oci --layers=false --timestamp "$epoch" \
+buildah "${store[@]}" bud --isolation chroot --format oci --layers=false --timestamp "$epoch" --identity-label=false \
   "${base[@]}" --build-arg "SOURCE_DATE_EPOCH=$epoch" --build-arg "VERSION=$version" --build-arg "REVISION=$revision" \
-  --tag "$tag" --file "${DOCKERFILE:-Dockerfile}" . >&2
+  --tag "$tag" . >&2
 rm -f "$out"
 buildah "${store[@]}" push --quiet "$tag" "oci-archive:$out:$tag"
 say "$tag, $(tar -xOf "$out" index.json | sed 's/.*"digest":"\([^"]*\)".*/\1/'), $(du -k --apparent-size "$out" | cut -f1) KiB compressed"
