@@ -90,12 +90,12 @@ fn a_release_packs_every_platform_of_the_krew_manifest_and_fills_in_its_sums() {
     let sums = String::from_utf8(read("SHA256SUMS")).expect("sums are text");
     let platforms = filled.data["spec"]["platforms"].as_array().expect("platforms are a list").clone();
     assert_eq!(sums.lines().count(), platforms.len());
+    let check = Command::new("sha256sum").args(["--check", "SHA256SUMS"]).current_dir(dir.path().join("out")).output();
+    assert!(check.as_ref().is_ok_and(|check| check.status.success()), "the sums are not those of the files: {check:?}");
     for platform in &platforms {
         let uri = text(platform, "uri");
         let name = uri.strip_prefix("https://releases.test/download/v0/").expect("it is where the release is");
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &read(name));
-        let sum: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(text(platform, "sha256"), sum, "{name}");
+        let sum = text(platform, "sha256");
         assert!(sums.lines().any(|line| line == format!("{sum}  {name}")), "{name} is not in SHA256SUMS:\n{sums}");
         let listed = Command::new("tar").arg("-tzf").arg(dir.path().join("out").join(name)).output().expect("tar runs");
         let listed = String::from_utf8_lossy(&listed.stdout).into_owned();

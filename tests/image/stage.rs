@@ -22,7 +22,7 @@ use crate::dns::Dns;
 use crate::tls::{Authority, Front};
 
 /// For what takes a few requests.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 /// What a pod finds in its environment, here a name rather than an address.
 const API_SERVER: &str = "kubernetes.default.svc";
 /// The host of the token endpoint.
@@ -209,7 +209,7 @@ impl Pod {
         }
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/image/run.sh");
         let builder = Operator::builder(script).env("POD", self.dir.path());
-        self.args.iter().fold(builder, |builder, arg| builder.arg(arg))
+        self.args.iter().fold(builder, Builder::arg)
     }
 
     /// The process is the image's user, in each of its guises, and its root can't be written to.
