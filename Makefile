@@ -3,12 +3,12 @@ CARGO ?= cargo
 CRD := crds/tiktokshopintegrations.tiktokshop.dev.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help assets tools build demo test faults faults-selftest fuzz lint generate check-generated contract-table clean
+.PHONY: help assets tools build image image-test demo test faults faults-selftest fuzz lint generate check-generated contract-table clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-assets: ## Have etcd, kube-apiserver and kubectl (built once, 5 minutes); prints their folder last
+assets: ## Have etcd, kube-apiserver and kubectl (built once, 5 minutes; K8S=1.33); prints their folder last
 	@tests/control-plane/assets.sh
 
 tools: ## Have the tools of the tests, each pinned in tests/tools (built once, some minutes)
@@ -17,13 +17,20 @@ tools: ## Have the tools of the tests, each pinned in tests/tools (built once, s
 build: ## Build the operator, optimized
 	$(CARGO) build --release
 
+image: ## Build the image with buildah into target/image (10 minutes the first time; Debian, root; BUILDER=base)
+	@image/build.sh
+
+image-test: image assets ## Build the image and run what is in it: names from DNS, TLS, read-only root, user 65532
+	@$(CARGO) build --quiet --example tiktok-shop-simulator
+	$(CARGO) test --test image -- --ignored
+
 demo: assets ## See the operator at work on a real API server, from nothing
 	@$(CARGO) build --release --bin tiktok-shop-operator --example tiktok-shop-simulator --example demo
 	@$(CARGO) run --release --quiet --example demo
 
 # More threads than cores: the tests of the operator mostly wait for it.
 test: export RUST_TEST_THREADS ?= 4
-test: assets tools ## Run all tests: units, documentation, test kit, and the operator against a real API server
+test: assets tools ## Run all tests: units, documentation, test kit, and the operator against a real API server (K8S=1.33)
 	$(CARGO) test --workspace --no-fail-fast
 
 # What is found goes to fuzz/found/, and not into the corpus in the tree.
@@ -41,12 +48,13 @@ faults: assets ## Inject a thousand faults: no token is lost, none spent twice (
 faults-selftest: assets ## Show that the fault suite catches each of the defects in tests/faults/defects (30 minutes)
 	@tests/faults/selftest.sh
 
-lint: ## Check format, lints, documentation and licences
+lint: ## Check format, lints, documentation, workflows and licences
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	@for patch in tests/faults/defects/*.patch; do \
 	git apply --check "$$patch" || { echo "$$patch does not fit the code any more: seed its defect anew"; exit 1; }; done
+	@actionlint=$$(tests/tools/tool.sh actionlint) && "$$actionlint" -shellcheck= -pyflakes=
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check bans licenses sources; \
 	else echo "cargo-deny is not installed: licences are not checked (cargo install cargo-deny --locked)"; fi
 
