@@ -5,6 +5,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+/// The page with a section for each reason. Each heading is the reason, and so its anchor is the reason in lower case.
+const TROUBLESHOOTING: &str =
+    "https://github.com/tiktok-shop-operator/tiktok-shop-operator/blob/main/docs/src/troubleshooting.md";
+
 /// Declares [`Reason`] with its words once, so that no list of them can miss one.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident,)+) => {
@@ -115,6 +119,20 @@ impl Reason {
                 | Self::AppCredentialsRejected
                 | Self::IpNotAllowed
         )
+    }
+
+    /// Whether a person must do something, and waiting alone will not help.
+    ///
+    /// Wider than [`Reason::stalls`]: what is missing may be about to be applied, but somebody must apply it.
+    #[must_use]
+    pub const fn needs_a_person(self) -> bool {
+        self.is_about_secrets() || self.stalls() || matches!(self, Self::PersistFailed)
+    }
+
+    /// The section of the documentation that says what to do about it.
+    #[must_use]
+    pub fn docs_url(self) -> String {
+        format!("{TROUBLESHOOTING}#{}", self.as_str().to_ascii_lowercase())
     }
 }
 
@@ -227,6 +245,38 @@ mod tests {
                 "AppCredentialsRejected",
                 "IpNotAllowed",
             ]
+        );
+    }
+
+    #[test]
+    fn a_person_is_needed_for_secrets_new_authorizations_the_app_and_what_cannot_be_stored() {
+        let needing: Vec<_> = Reason::ALL.iter().filter(|reason| reason.needs_a_person()).map(|r| r.as_str()).collect();
+        assert_eq!(
+            needing,
+            [
+                "AppCredentialsNotFound",
+                "TokenSecretNotFound",
+                "TokensMissing",
+                "TokenSecretImmutable",
+                "TokenSecretInUse",
+                "TokenSecretForbidden",
+                "TokenSecretReverted",
+                "RefreshTokenRejected",
+                "RefreshTokenExpired",
+                "AppCredentialsRejected",
+                "IpNotAllowed",
+                "PersistFailed",
+            ]
+        );
+        assert!(Reason::ALL.iter().all(|reason| !reason.stalls() || reason.needs_a_person()));
+    }
+
+    #[test]
+    fn the_documentation_of_a_reason_lies_in_the_repository_that_the_package_names() {
+        let repository = env!("CARGO_PKG_REPOSITORY");
+        assert_eq!(
+            Reason::IpNotAllowed.docs_url(),
+            format!("{repository}/blob/main/docs/src/troubleshooting.md#ipnotallowed")
         );
     }
 
