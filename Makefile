@@ -1,6 +1,7 @@
 # What there is to do, each by one command. `make` alone lists it.
 CARGO ?= cargo
 CRD := crds/tiktokshopintegrations.tiktokshop.dev.yaml
+REFERENCE := docs/src/reference
 
 .DEFAULT_GOAL := help
 .PHONY: help assets build demo test faults faults-selftest fuzz lint generate check-generated contract-table clean
@@ -47,11 +48,15 @@ lint: ## Check format, lints, documentation and licences
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check bans licenses sources; \
 	else echo "cargo-deny is not installed: licences are not checked (cargo install cargo-deny --locked)"; fi
 
-generate: ## Write the CRD anew
+generate: ## Write the CRD and the book's reference anew
 	@$(CARGO) run --quiet -- crd > $(CRD).new && mv $(CRD).new $(CRD) || { rm -f $(CRD).new; exit 1; }
+	@$(CARGO) run --quiet --example reference $(REFERENCE)
 
-check-generated: ## Check that the CRD in the tree is the one that the code prints
+check-generated: ## Check that the CRD and the book's reference in the tree are what the code says
 	@$(CARGO) run --quiet -- crd | diff -u $(CRD) - || { echo "crds/ is out of date: run 'make generate'"; exit 1; }
+	@pages=$$(mktemp -d) && trap 'rm -rf "$$pages"' EXIT && \
+	$(CARGO) run --quiet --example reference "$$pages" && diff -ru $(REFERENCE) "$$pages" || \
+	{ echo "$(REFERENCE) is out of date: run 'make generate'"; exit 1; }
 
 contract-table: ## Print which test asserts which item of the contract; fails on an empty cell
 	@$(CARGO) run --quiet --example contract-table
