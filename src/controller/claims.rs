@@ -58,7 +58,10 @@ impl Claims {
 
     /// How a claim found on a Secret is to be taken; `None` where it says nothing about the token
     /// that stands there.
-    pub(super) fn facts(&self, text: &str, refresh: Option<Digest>, now: i64) -> Option<ClaimFacts> {
+    ///
+    /// Digests are keyed by the integration's UID: whether a claim for one that was deleted and made anew is about this
+    /// token can't be told, so it counts as being about it.
+    pub(super) fn facts(&self, text: &str, uid: &str, refresh: Option<Digest>, now: i64) -> Option<ClaimFacts> {
         let Some(claim) = Claim::parse(text) else {
             let standing = match self.remaining(text, UNREADABLE_CLAIM_LIFE) {
                 Some(left) => ClaimStanding::Alive { until: now.saturating_add(whole_seconds(left)) },
@@ -87,7 +90,8 @@ impl Claims {
             ClaimStanding::NeverCalled if claim.presented > 1 => (ClaimStanding::Unknown, claim.presented - 1, true),
             standing => (standing, claim.presented, marked_unknown),
         };
-        let about_this_token = claim.from_digest().is_some_and(|from| Some(from) == refresh);
+        let is_of_another_uid = claim.integration_uid.as_deref().is_some_and(|claimed_for| claimed_for != uid);
+        let about_this_token = is_of_another_uid || claim.from_digest().is_some_and(|from| Some(from) == refresh);
         if !about_this_token && !matches!(standing, ClaimStanding::Alive { .. }) {
             return None;
         }
@@ -170,6 +174,7 @@ mod tests {
     use super::*;
 
     const TOKEN: Digest = Digest::from_bytes([7; 16]);
+    const UID: &str = "the-integration";
 
     fn claims() -> Claims {
         Claims::new("pod/me".into(), "me".into(), None, HashSet::new())
@@ -180,6 +185,7 @@ mod tests {
             id: "attempt.1".into(),
             holder: holder.into(),
             integration: "shops/a".into(),
+            integration_uid: Some(UID.into()),
             at: "2026-01-01T00:00:00Z".into(),
             ttl_seconds: 45,
             from: TOKEN.to_string(),
@@ -190,7 +196,7 @@ mod tests {
     }
 
     fn standing(claims: &Claims, claim: &Claim) -> Option<ClaimStanding> {
-        claims.facts(&claim.to_text(), Some(TOKEN), 1_000).map(|facts| facts.standing)
+        claims.facts(&claim.to_text(), UID, Some(TOKEN), 1_000).map(|facts| facts.standing)
     }
 
     #[test]
@@ -209,7 +215,8 @@ mod tests {
 
     #[test]
     fn a_further_try_that_led_to_no_call_leaves_the_tries_before_it_as_unknown_as_they_were() {
-        let facts = claims().facts(&Claim { presented: 3, ..claim("pod/me") }.to_text(), Some(TOKEN), 1_000).unwrap();
+        let facts =
+            claims().facts(&Claim { presented: 3, ..claim("pod/me") }.to_text(), UID, Some(TOKEN), 1_000).unwrap();
         assert_eq!((facts.standing, facts.presented, facts.marked_unknown), (ClaimStanding::Unknown, 2, true));
     }
 
@@ -231,13 +238,20 @@ mod tests {
     #[test]
     fn a_settled_claim_about_another_token_says_nothing() {
         let marked = Claim { outcome: Some(ClaimOutcome::Unknown), ..claim("pod/other") };
-        assert_eq!(claims().facts(&marked.to_text(), Some(Digest::from_bytes([8; 16])), 0), None);
+        assert_eq!(claims().facts(&marked.to_text(), UID, Some(Digest::from_bytes([8; 16])), 0), None);
+    }
+
+    #[test]
+    fn a_mark_outlives_the_integration_that_it_was_made_for() {
+        let marked = Claim { outcome: Some(ClaimOutcome::Unknown), ..claim("pod/other") };
+        let facts = claims().facts(&marked.to_text(), "made-anew", Some(Digest::from_bytes([8; 16])), 0).unwrap();
+        assert_eq!((facts.standing, facts.presented), (ClaimStanding::Unknown, 1));
     }
 
     #[test]
     fn an_unreadable_claim_counts_as_a_live_one() {
         assert!(matches!(
-            claims().facts("gibberish", Some(TOKEN), 0),
+            claims().facts("gibberish", UID, Some(TOKEN), 0),
             Some(ClaimFacts { standing: ClaimStanding::Alive { until }, .. }) if until >= 600
         ));
     }

@@ -77,7 +77,10 @@ pub(super) fn from_secret(
         immutable: secret.immutable,
         // A token that was spent for a newer pair stands there again, and not as that newer pair.
         known_spent: !ours && (notes.refreshed_from == Some(refresh_digest) || notes.spent.contains(refresh_digest)),
-        claim: secret.annotations.get(REFRESH_ATTEMPT).and_then(|text| claims.facts(text, Some(refresh_digest), now)),
+        claim: secret
+            .annotations
+            .get(REFRESH_ATTEMPT)
+            .and_then(|text| claims.facts(text, integration_uid, Some(refresh_digest), now)),
     };
     let known = Known::Held(Box::new(Held {
         uid: secret.uid.as_str().into(),
