@@ -4,7 +4,7 @@ CRD := crds/tiktokshopintegrations.tiktokshop.dev.yaml
 REFERENCE := docs/src/reference
 
 .DEFAULT_GOAL := help
-.PHONY: help assets build demo test faults faults-selftest fuzz lint generate check-generated contract-table clean
+.PHONY: help assets build book demo test faults faults-selftest fuzz lint generate check-generated contract-table clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -14,6 +14,9 @@ assets: ## Have etcd, kube-apiserver and kubectl (built once, 5 minutes); prints
 
 build: ## Build the operator, optimized
 	$(CARGO) build --release
+
+book: ## Build the documentation into target/book (cargo install mdbook --locked)
+	@mdbook build docs
 
 demo: assets ## See the operator at work on a real API server, from nothing
 	@$(CARGO) build --release --bin tiktok-shop-operator --example tiktok-shop-simulator --example demo
@@ -45,6 +48,9 @@ lint: ## Check format, lints, documentation and licences
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	@for patch in tests/faults/defects/*.patch; do \
 	git apply --check "$$patch" || { echo "$$patch does not fit the code any more: seed its defect anew"; exit 1; }; done
+	$(CARGO) test --quiet --test docs pages::
+	@if command -v mdbook >/dev/null; then mdbook build docs; \
+	else echo "mdbook is not installed: the book is not built (cargo install mdbook --locked)"; fi
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check bans licenses sources; \
 	else echo "cargo-deny is not installed: licences are not checked (cargo install cargo-deny --locked)"; fi
 

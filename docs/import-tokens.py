@@ -79,11 +79,11 @@ def objects(row, options):
 def table(file, options):
     """All objects of a table."""
     reader = csv.DictReader(file, strict=True)
-    missing = [column for column in ["name", *TOKENS] if column not in (reader.fieldnames or [])]
-    if missing:
-        raise Wrong(f"the head line lacks {', '.join(missing)}")
     items, names, tokens = [], set(), set()
     try:
+        missing = [column for column in ["name", *TOKENS] if column not in (reader.fieldnames or [])]
+        if missing:
+            raise Wrong(f"the head line lacks {', '.join(missing)}")
         for row in reader:
             if None in row or None in row.values():
                 raise Wrong("it has another number of columns than the head line")
@@ -95,7 +95,10 @@ def table(file, options):
                 raise Wrong("its refresh token stands in an earlier line: one would spend the other's")
             names.add(row["name"])
             tokens.add(row["refresh_token"])
-    except (Wrong, csv.Error) as error:
+    except csv.Error as error:
+        # The line that can't be read is not counted.
+        raise Wrong(f"line {reader.line_num + 1}: {error}") from None
+    except Wrong as error:
         raise Wrong(f"line {reader.line_num}: {error}") from None
     if not items:
         raise Wrong("there is no line but the head line")

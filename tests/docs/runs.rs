@@ -19,12 +19,9 @@ async fn every_command_of_the_documentation_runs_and_prints_what_is_shown() {
         let vietnamese = page.path.to_string_lossy().contains(".vi.") || page.path.starts_with("docs/src/vi");
         !vietnamese && page.blocks.iter().any(Block::is_run)
     });
-    let faults: Vec<String> = futures::stream::iter(pages)
-        .map(async |page| follow(&page).await.err())
-        .buffer_unordered(AT_ONCE)
-        .filter_map(async |fault| fault)
-        .collect()
-        .await;
+    let runs = pages.map(|page| async move { follow(&page).await.err() });
+    let ended: Vec<Option<String>> = futures::stream::iter(runs).buffer_unordered(AT_ONCE).collect().await;
+    let faults: Vec<String> = ended.into_iter().flatten().collect();
     assert!(faults.is_empty(), "{} page(s) do not work as they are printed:\n\n{}", faults.len(), faults.join("\n\n"));
 }
 

@@ -13,7 +13,7 @@ use tiktok_shop_testkit::fixtures::{self, SecretFixture, app_secret, integration
 use tiktok_shop_testkit::operator::{Builder, Operator};
 use tiktok_shop_testkit::poll;
 use tiktok_shop_testkit::rbac::{self, Scope};
-use tiktok_shop_testkit::simulator::{NewShop, Shop, Simulator};
+use tiktok_shop_testkit::simulator::{App, NewShop, Shop, Simulator};
 
 use crate::markdown::root;
 
@@ -37,6 +37,8 @@ pub struct Ran {
 pub struct Stage {
     pub plane: ControlPlane,
     simulator: Simulator,
+    app: App,
+    /// Those that a page brings; what they hold is fresh.
     shops: Vec<Shop>,
     folder: TempDir,
     journals: TempDir,
@@ -75,7 +77,7 @@ impl Stage {
         let answer = serde_json::json!({"code": 0, "message": "success", "request_id": "r1", "data": shops[0].data});
         std::fs::write(folder.path().join("answer.json"), answer.to_string()).expect("a file can be written");
         let journals = tempfile::tempdir().expect("a temporary folder can be made");
-        Self { plane, simulator, shops, folder, journals, operators: BTreeMap::new(), installed: Vec::new() }
+        Self { plane, simulator, app, shops, folder, journals, operators: BTreeMap::new(), installed: Vec::new() }
     }
 
     /// A cluster with the operator at work, and `shop-1` in namespace `shops`.
@@ -92,7 +94,8 @@ impl Stage {
         operator.wait_ready(PATIENCE).await;
         stage.installed.push(operator);
         app_secret("shops", "tiktok-app", APP.0, APP.1).create(&client).await;
-        let shop = &stage.shops[0];
+        let resident = NewShop::of(&stage.app).id("resident").access_remaining(LEFT);
+        let shop = stage.simulator.create_shop(&resident).await;
         SecretFixture::new("shops", "shop-1-tokens")
             .tokens(shop.access_token(), shop.access_expires_at(), shop.refresh_token(), shop.refresh_expires_at())
             .create(&client)
