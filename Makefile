@@ -1,6 +1,13 @@
 # What there is to do, each by one command. `make` alone lists it.
 CARGO ?= cargo
 CRD := crds/tiktokshopintegrations.tiktokshop.dev.yaml
+CHART := charts/tiktok-shop-operator
+HELM = $$(tests/tools/tool.sh helm)
+# What the chart grants, as a manifest.
+RIGHTS = ( echo "\# Rendered from the chart by 'make generate'; do not edit."; \
+	printf 'apiVersion: v1\nkind: Namespace\nmetadata: {name: tiktok-shop-operator}\n'; \
+	"$(HELM)" template tiktok-shop-operator $(CHART) -n tiktok-shop-operator \
+	--show-only templates/serviceaccount.yaml --show-only templates/rbac.yaml )
 
 .DEFAULT_GOAL := help
 .PHONY: help assets build demo test faults faults-selftest fuzz lint generate check-generated contract-table clean
@@ -47,11 +54,17 @@ lint: ## Check format, lints, documentation and licences
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check bans licenses sources; \
 	else echo "cargo-deny is not installed: licences are not checked (cargo install cargo-deny --locked)"; fi
 
-generate: ## Write the CRD anew
+generate: ## Write anew what is made from other files: CRD, the chart's copy, values and table, docs/rbac.yaml
 	@$(CARGO) run --quiet -- crd > $(CRD).new && mv $(CRD).new $(CRD) || { rm -f $(CRD).new; exit 1; }
+	@cp $(CRD) $(CHART)/files/crd.yaml
+	@charts/generate.py
+	@$(RIGHTS) > docs/rbac.yaml
 
-check-generated: ## Check that the CRD in the tree is the one that the code prints
+check-generated: ## Check that what is made from other files is up to date
 	@$(CARGO) run --quiet -- crd | diff -u $(CRD) - || { echo "crds/ is out of date: run 'make generate'"; exit 1; }
+	@diff -u $(CHART)/files/crd.yaml $(CRD) || { echo "the chart's CRD is out of date: run 'make generate'"; exit 1; }
+	@charts/generate.py --check
+	@$(RIGHTS) | diff -u docs/rbac.yaml - || { echo "docs/rbac.yaml is out of date: run 'make generate'"; exit 1; }
 
 contract-table: ## Print which test asserts which item of the contract; fails on an empty cell
 	@$(CARGO) run --quiet --example contract-table
