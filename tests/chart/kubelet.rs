@@ -26,7 +26,6 @@ use tiktok_shop_testkit::{
 const OPERATOR: &str = env!("CARGO_BIN_EXE_tiktok-shop-operator");
 
 /// A pod at work.
-#[derive(Debug)]
 pub struct Pod {
     pub name: String,
     /// Its service account, as the API server names who asks.

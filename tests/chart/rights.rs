@@ -9,7 +9,7 @@ use kube::api::PostParams;
 use serde_json::{Value, json};
 use tiktok_shop_testkit::{
     control_plane::{AuditEntry, ControlPlane, Options, service_account_user},
-    fixtures::{self, has_condition},
+    fixtures::{self, condition},
     poll,
     simulator::Simulator,
 };
@@ -161,15 +161,18 @@ async fn sign(stage: &Stage<'_>, pod: &Pod, right: &Right) {
         }
         ("tiktokshopintegrations/status", "patch") => {
             stage.simulator.wait_for_refreshes(&stage.id("due"), 1, SOON).await;
-            line("status").await;
+            line("failed to write a status").await;
             let status = fixtures::get_status(&stage.client, &stage.shops, "due").await;
             assert_eq!(status, Value::Null, "without {} there is no status", right.what());
         }
         ("secrets", "get" | "patch") => {
+            // The app's Secret is the first that is read.
+            let reason = if right.verb == "get" { "AppCredentialsNotFound" } else { "TokenSecretForbidden" };
+            let told = format!("cannot {} resource", right.verb);
             let forbidden = |status: &Value| {
-                ["True", "False", "Unknown"].iter().any(|is| has_condition(status, "Ready", is, "TokenSecretForbidden"))
+                condition(status, "Ready").is_some_and(|is| is.reason == reason && is.message.contains(&told))
             };
-            stage.wait_status("due", "TokenSecretForbidden", forbidden).await;
+            stage.wait_status("due", reason, forbidden).await;
             assert_eq!(stage.simulator.shop(&stage.id("due")).await.counters.presentations, 0, "no token is spent");
         }
         ("events", "create") => line("failed to post an event").await,
