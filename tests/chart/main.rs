@@ -2,6 +2,8 @@
 //! is stored there is then run, as the service account that it made (`kubelet.rs` says how).
 
 mod helm;
+mod install;
 mod kubelet;
+mod lifecycle;
 mod rights;
 mod stage;
