@@ -2,6 +2,13 @@
 CARGO ?= cargo
 CRD := crds/tiktokshopintegrations.tiktokshop.dev.yaml
 REFERENCE := docs/src/reference
+CHART := charts/tiktok-shop-operator
+HELM = $$(tests/tools/tool.sh helm)
+# What the chart grants, as a manifest.
+RIGHTS = ( echo "\# Rendered from the chart by 'make generate'; do not edit."; \
+	printf 'apiVersion: v1\nkind: Namespace\nmetadata: {name: tiktok-shop-operator}\n'; \
+	"$(HELM)" template tiktok-shop-operator $(CHART) -n tiktok-shop-operator \
+	--show-only templates/serviceaccount.yaml --show-only templates/rbac.yaml )
 
 .DEFAULT_GOAL := help
 .PHONY: help assets build book demo test faults faults-selftest fuzz lint generate check-generated contract-table clean
@@ -54,15 +61,21 @@ lint: ## Check format, lints, documentation and licences
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check bans licenses sources; \
 	else echo "cargo-deny is not installed: licences are not checked (cargo install cargo-deny --locked)"; fi
 
-generate: ## Write the CRD and the book's reference anew
+generate: ## Write anew what is made from other files: CRD, the book's reference, the chart's copies and table, docs/rbac.yaml
 	@$(CARGO) run --quiet -- crd > $(CRD).new && mv $(CRD).new $(CRD) || { rm -f $(CRD).new; exit 1; }
 	@$(CARGO) run --quiet --example reference $(REFERENCE)
+	@cp $(CRD) $(CHART)/files/crd.yaml
+	@charts/generate.py
+	@$(RIGHTS) > docs/rbac.yaml
 
-check-generated: ## Check that the CRD and the book's reference in the tree are what the code says
+check-generated: ## Check that what is made from other files is up to date
 	@$(CARGO) run --quiet -- crd | diff -u $(CRD) - || { echo "crds/ is out of date: run 'make generate'"; exit 1; }
 	@pages=$$(mktemp -d) && trap 'rm -rf "$$pages"' EXIT && \
 	$(CARGO) run --quiet --example reference "$$pages" && diff -ru $(REFERENCE) "$$pages" || \
 	{ echo "$(REFERENCE) is out of date: run 'make generate'"; exit 1; }
+	@diff -u $(CHART)/files/crd.yaml $(CRD) || { echo "the chart's CRD is out of date: run 'make generate'"; exit 1; }
+	@charts/generate.py --check
+	@$(RIGHTS) | diff -u docs/rbac.yaml - || { echo "docs/rbac.yaml is out of date: run 'make generate'"; exit 1; }
 
 contract-table: ## Print which test asserts which item of the contract; fails on an empty cell
 	@$(CARGO) run --quiet --example contract-table

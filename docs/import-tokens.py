@@ -111,6 +111,7 @@ def main():
     parser.add_argument("--namespace", required=True, help="of Secrets and integrations")
     parser.add_argument("--app-secret", required=True, help="the Secret with the app's key and secret")
     options = parser.parse_args()
+    sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict", newline="")
     try:
         items = table(sys.stdin, options)
     except (Wrong, UnicodeDecodeError) as error:
