@@ -46,10 +46,10 @@ fn every_link_leads_somewhere() {
             if in_tree.is_none() && link.target.contains("://") {
                 continue;
             }
-            let (file, anchor) = in_tree.unwrap_or(&link.target).split_once('#').map_or_else(
-                || (in_tree.unwrap_or(&link.target), None),
-                |(file, anchor)| (file, Some(anchor)),
-            );
+            let (file, anchor) = in_tree
+                .unwrap_or(&link.target)
+                .split_once('#')
+                .map_or_else(|| (in_tree.unwrap_or(&link.target), None), |(file, anchor)| (file, Some(anchor)));
             let target = match (in_tree, file) {
                 (Some(_), file) => PathBuf::from(file),
                 (None, "") => page.path.clone(),
@@ -98,7 +98,11 @@ fn every_reason_has_its_section() {
     let wanted: Vec<String> =
         Reason::ALL.iter().map(|reason| format!("{reason}#{}", reason.as_str().to_lowercase())).collect();
     for path in ["docs/src/troubleshooting.md", "docs/src/vi/troubleshooting.md"] {
-        assert_eq!(sections(&markdown::read(Path::new(path))), wanted, "the sections of {path}, in the order of reasons");
+        assert_eq!(
+            sections(&markdown::read(Path::new(path))),
+            wanted,
+            "the sections of {path}, in the order of reasons"
+        );
     }
     for reason in Reason::ALL {
         let path = reason.docs_url();

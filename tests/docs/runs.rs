@@ -10,7 +10,8 @@ use crate::stage::{Ran, Stage};
 const AT_ONCE: usize = 3;
 
 /// Commands that only look: they are repeated until they print what the page shows, as a reader would.
-const LOOKS: [&str; 5] = ["kubectl get", "kubectl describe", "kubectl tiktokshop status", "kubectl auth", "kubectl events"];
+const LOOKS: [&str; 5] =
+    ["kubectl get", "kubectl describe", "kubectl tiktokshop status", "kubectl auth", "kubectl events"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_of_the_documentation_runs_and_prints_what_is_shown() {
@@ -28,7 +29,7 @@ async fn every_command_of_the_documentation_runs_and_prints_what_is_shown() {
 /// Does what a page says, from its top.
 async fn follow(page: &Page) -> Result<(), String> {
     let from_nothing = page.comments.iter().any(|comment| comment == "begins with: nothing");
-    let mut stage = if from_nothing { Stage::empty().await } else { Stage::with_a_shop().await };
+    let stage = if from_nothing { Stage::empty().await } else { Stage::with_a_shop().await };
     if page.blocks.iter().any(|block| block.is_run() && block.text.contains("helm ")) {
         stage.with_helm().await;
     }
@@ -50,7 +51,15 @@ async fn follow(page: &Page) -> Result<(), String> {
 
 async fn run(stage: &Stage, block: &Block) -> Result<(), String> {
     if block.language == "sh" {
-        let ran = stage.run(&block.text).await;
+        // Who waits for a Deployment waits for what makes pods of it.
+        let ran = if block.text.contains("kubectl rollout status") {
+            tokio::select! {
+                ran = stage.run(&block.text) => ran,
+                never = stage.keep_settling() => match never {},
+            }
+        } else {
+            stage.run(&block.text).await
+        };
         return if ran.ok { Ok(()) } else { Err(format!("{}fails:\n{}", block.text, ran.output)) };
     }
     for (command, shown) in commands(&block.text) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tiktok_shop_testkit::control_plane::{ControlPlane, Options};
 use tiktok_shop_testkit::fixtures::{self, SecretFixture, app_secret, integration};
@@ -14,6 +14,8 @@ use tiktok_shop_testkit::operator::{Builder, Operator};
 use tiktok_shop_testkit::poll;
 use tiktok_shop_testkit::rbac::{self, Scope};
 use tiktok_shop_testkit::simulator::{App, NewShop, Shop, Simulator};
+use tiktok_shop_testkit::tools::tool;
+use tokio::sync::Mutex;
 
 use crate::markdown::root;
 
@@ -43,7 +45,7 @@ pub struct Stage {
     folder: TempDir,
     journals: TempDir,
     /// By namespace and name of the Deployment, with the arguments that it gives.
-    operators: BTreeMap<(String, String), (Vec<String>, Operator)>,
+    operators: Mutex<BTreeMap<(String, String), (Vec<String>, Operator)>>,
     /// What a page finds at work.
     installed: Vec<Operator>,
 }
@@ -62,11 +64,9 @@ impl Stage {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let programs = folder.path().join(".bin");
         std::fs::create_dir(&programs).expect("a folder can be made");
-        for program in [
-            plane.assets().join("kubectl"),
-            binary.to_owned(),
-            PathBuf::from(env!("CARGO_BIN_EXE_kubectl-tiktokshop")),
-        ] {
+        for program in
+            [plane.assets().join("kubectl"), binary.to_owned(), PathBuf::from(env!("CARGO_BIN_EXE_kubectl-tiktokshop"))]
+        {
             let name = program.file_name().expect("a program has a name");
             symlink(&program, programs.join(name)).expect("a link can be made");
         }
@@ -74,10 +74,10 @@ impl Stage {
         for entry in ["charts", "docs"] {
             symlink(root().join(entry), folder.path().join(entry)).expect("a link can be made");
         }
-        let answer = serde_json::json!({"code": 0, "message": "success", "request_id": "r1", "data": shops[0].data});
+        let answer = json!({"code": 0, "message": "success", "request_id": "r1", "data": shops[0].data});
         std::fs::write(folder.path().join("answer.json"), answer.to_string()).expect("a file can be written");
         let journals = tempfile::tempdir().expect("a temporary folder can be made");
-        Self { plane, simulator, app, shops, folder, journals, operators: BTreeMap::new(), installed: Vec::new() }
+        Self { plane, simulator, app, shops, folder, journals, operators: Mutex::default(), installed: Vec::new() }
     }
 
     /// A cluster with the operator at work, and `shop-1` in namespace `shops`.
@@ -118,11 +118,7 @@ impl Stage {
 
     /// Puts `helm` on the path; it is built the first time.
     pub async fn with_helm(&self) {
-        let script = root().join("tests/tools/tool.sh");
-        let found = tokio::process::Command::new(&script).arg("helm").stdin(Stdio::null()).output().await;
-        let found = found.unwrap_or_else(|error| panic!("{} can't be run: {error}", script.display()));
-        assert!(found.status.success(), "there is no helm: {}", String::from_utf8_lossy(&found.stderr));
-        let path = String::from_utf8_lossy(&found.stdout).lines().last().unwrap_or_default().to_owned();
+        let path = tool("helm").await;
         symlink(path, self.folder.path().join(".bin/helm")).expect("a link can be made");
     }
 
@@ -130,7 +126,8 @@ impl Stage {
     pub fn fill_in(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for shop in &self.shops {
-            let expiry = |name: &str| format!("EXPIRY_OF_THE_{name}_TOKEN_OF_{}", shop.id.to_uppercase().replace('-', "_"));
+            let expiry =
+                |name: &str| format!("EXPIRY_OF_THE_{name}_TOKEN_OF_{}", shop.id.to_uppercase().replace('-', "_"));
             for (shown, value) in [
                 (format!("TTP_access-token-of-{}", shop.id), shop.access_token().to_owned()),
                 (format!("TTP_refresh-token-of-{}", shop.id), shop.refresh_token().to_owned()),
@@ -173,35 +170,53 @@ impl Stage {
         }
     }
 
-    /// What a kubelet would do here: a process for each Deployment of the operator, with its arguments
-    /// and as its service account, for as long as there is one. Only where TikTok is, where it listens and
-    /// the journal's folder are this machine's.
-    pub async fn settle(&mut self) {
+    /// What a cluster makes of a Deployment, as far as the pages can tell: a process with its arguments,
+    /// as its service account, for as long as there is one, and the word that it is there. Only where TikTok is, where
+    /// it listens and the journal's folder are this machine's. (`tests/chart` looks closer.)
+    pub async fn settle(&self) {
         let listed = self.plane.kubectl_ok(&["get", "deployments", "-A", "-o", "json"]).await;
         let listed: Value = serde_json::from_str(&listed).expect("kubectl prints JSON");
+        let mut operators = self.operators.lock().await;
         let mut wanted = BTreeMap::new();
         for item in listed["items"].as_array().into_iter().flatten() {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let pod = &item["spec"]["template"]["spec"];
-            let args: Vec<String> =
-                pod["containers"][0]["args"].as_array().into_iter().flatten().map(text).skip(1).collect();
-            let account = text(&pod["serviceAccountName"]);
-            wanted.insert((text(&item["metadata"]["namespace"]), text(&item["metadata"]["name"])), (args, account));
+            let args = item["spec"]["template"]["spec"]["containers"][0]["args"].as_array().into_iter().flatten();
+            let args: Vec<String> = args.map(text).skip(1).collect();
+            let key = (text(&item["metadata"]["namespace"]), text(&item["metadata"]["name"]));
+            wanted.insert(key, (args, item));
         }
-        self.operators.retain(|key, (args, _)| wanted.get(key).is_some_and(|(now, _)| now == args));
-        for (key, (args, account)) in wanted {
-            if self.operators.contains_key(&key) {
-                continue;
+        operators.retain(|key, (args, _)| wanted.get(key).is_some_and(|(now, _)| now == args));
+        for (key, (args, item)) in wanted {
+            let (namespace, name) = (&*key.0, &*key.1);
+            if !operators.contains_key(&key) {
+                let account = item["spec"]["template"]["spec"]["serviceAccountName"].as_str().unwrap_or_default();
+                let token = self.plane.service_account_token(namespace, account).await;
+                let ours = ["--token-endpoint=", "--listen=", "--journal-dir="];
+                let operator = args
+                    .iter()
+                    .filter(|arg| !ours.iter().any(|flag| arg.starts_with(flag)))
+                    .fold(self.operator(namespace, name, &token), Builder::arg)
+                    .start();
+                operator.wait_ready(PATIENCE).await;
+                operators.insert(key.clone(), (args, operator));
             }
-            let token = self.plane.service_account_token(&key.0, &account).await;
-            let ours = ["--token-endpoint=", "--listen=", "--journal-dir="];
-            let builder = args
-                .iter()
-                .filter(|arg| !ours.iter().any(|flag| arg.starts_with(flag)))
-                .fold(self.operator(&key.0, &key.1, &token), Builder::arg);
-            let operator = builder.start();
-            operator.wait_ready(PATIENCE).await;
-            self.operators.insert(key, (args, operator));
+            let generation = &item["metadata"]["generation"];
+            if &item["status"]["observedGeneration"] != generation {
+                let there = &item["spec"]["replicas"];
+                let status = json!({"status": {"observedGeneration": generation, "replicas": there,
+                    "updatedReplicas": there, "readyReplicas": there, "availableReplicas": there}});
+                let patch =
+                    ["patch", "deployment", name, "-n", namespace, "--subresource=status", "--type=merge", "-p"];
+                self.plane.kubectl_ok(&[&patch[..], &[&status.to_string()]].concat()).await;
+            }
+        }
+    }
+
+    /// [`Stage::settle`] again and again.
+    pub async fn keep_settling(&self) -> std::convert::Infallible {
+        loop {
+            self.settle().await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
 

@@ -66,7 +66,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- ceil $sum | int }}
 {{- end }}
 
-{{/* See docs/guarantees.md, "Stopping". */}}
+{{/* See docs/src/guarantees.md, "Stopping". */}}
 {{- define "tiktok-shop-operator.gracePeriod" -}}
 {{- $timeout := include "tiktok-shop-operator.seconds" .Values.requestTimeout | int }}
 {{- $least := add (mul 2 $timeout) 30 | int }}
