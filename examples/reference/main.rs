@@ -127,10 +127,9 @@ fn fields(text: &mut String, schema: &Value, path: &str) {
     let required: Vec<_> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (name, property) in properties.into_iter().flatten() {
         let path = format!("{path}{suffix}.{name}");
-        let mut kind = property["type"].as_str().unwrap_or("any").to_owned();
-        if let Some(format) = property["format"].as_str().filter(|format| *format == "date-time") {
-            kind = format.to_owned();
-        }
+        // A date-time says more than that it is a string.
+        let format = property["format"].as_str().filter(|format| *format == "date-time");
+        let kind = format.or(property["type"].as_str()).unwrap_or("any");
         let default = match &property["default"] {
             Value::Null if required.contains(&name.as_str()) => "required".to_owned(),
             Value::Null => String::new(),
@@ -139,9 +138,9 @@ fn fields(text: &mut String, schema: &Value, path: &str) {
         };
         let meaning = cell(property["description"].as_str().unwrap_or_default());
         if path.starts_with("spec") {
-            row(text, &[&code(&path), &kind, &default, &meaning]);
+            row(text, &[&code(&path), kind, &default, &meaning]);
         } else {
-            row(text, &[&code(&path), &kind, &meaning]);
+            row(text, &[&code(&path), kind, &meaning]);
         }
         fields(text, property, &path);
     }

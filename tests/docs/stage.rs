@@ -36,6 +36,9 @@ pub struct Ran {
     pub output: String,
 }
 
+/// By namespace and name of the Deployment, with the arguments that it gives.
+type Operators = BTreeMap<(String, String), (Vec<String>, Operator)>;
+
 pub struct Stage {
     pub plane: ControlPlane,
     simulator: Simulator,
@@ -44,8 +47,7 @@ pub struct Stage {
     shops: Vec<Shop>,
     folder: TempDir,
     journals: TempDir,
-    /// By namespace and name of the Deployment, with the arguments that it gives.
-    operators: Mutex<BTreeMap<(String, String), (Vec<String>, Operator)>>,
+    operators: Mutex<Operators>,
     /// What a page finds at work.
     installed: Vec<Operator>,
 }
