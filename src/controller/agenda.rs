@@ -2,7 +2,7 @@
 //! the instants at which something is to be done.
 //!
 //! It replaces kube-runtime's `Store` and `Controller`: those keep whole objects, double on a
-//! relist, and start work in order of arrival (see `docs/decisions/agenda.md`).
+//! relist, and start work in order of arrival (see `docs/src/decisions/agenda.md`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

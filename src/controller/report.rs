@@ -11,9 +11,6 @@ use crate::api::{
 use crate::cluster::{EventKind, Version};
 use crate::decide::{ClaimStanding, Decision, TokenFacts};
 
-/// Longest message of a condition, in bytes.
-const LONGEST_MESSAGE: usize = 1_000;
-
 /// The refresh token's expiry is warned of from this long before, in seconds.
 const EXPIRING_SOON: i64 = 14 * 24 * 3_600;
 
@@ -315,8 +312,7 @@ struct Conditions<'a> {
 }
 
 impl Conditions<'_> {
-    fn set(&mut self, type_: ConditionType, status: ConditionStatus, reason: Reason, mut message: String) {
-        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+    fn set(&mut self, type_: ConditionType, status: ConditionStatus, reason: Reason, message: String) {
         let since = self
             .old
             .iter()
@@ -351,7 +347,7 @@ pub(super) fn events_of_change(
         Some(Reason::TokenSecretReverted) => EventKind::TokenSecretReverted,
         _ => return Vec::new(),
     };
-    vec![(kind, new.message)]
+    vec![(kind, new.said().to_owned())]
 }
 
 /// A warning that the refresh token itself expires soon, where it does.

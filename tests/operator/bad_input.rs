@@ -23,6 +23,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tiktok_shop_operator::api::Reason;
 use tiktok_shop_testkit::{
     control_plane::ControlPlane,
     fixtures::{self, IntegrationFixture, SecretFixture, app_secret, condition, integration},
@@ -424,6 +425,7 @@ impl Stage {
             events.extend(fixtures::events(&self.client, &self.namespace, &name).await);
         }
         let events = format!("{events:?}");
+        assert!(!events.contains("https://github.com"), "an event holds an address: {events}");
         let (logs, metrics) = (self.operator.logs(), self.operator.metrics_text().await);
         scan.assert_clean([
             ("the log", logs.as_str()),
@@ -547,6 +549,15 @@ fn fault_in(name: &str, status: &Value) -> Option<String> {
         if found.message.len() > 1_000 || found.message.is_empty() {
             faults.push(format!("a message of {} bytes", found.message.len()));
         }
+        if let Ok(reason) = found.reason.parse::<Reason>() {
+            let leads_on = found.message.ends_with(&format!(". See {}", reason.docs_url()));
+            if leads_on != reason.needs_a_person() || found.message.matches("https://github.com").count() > 1 {
+                faults.push(format!("where to read on about {reason} is not said once, and only where it helps"));
+            }
+        }
+    }
+    if status["lastError"]["message"].as_str().is_some_and(|message| message.contains("https://github.com")) {
+        faults.push("lastError, which is a column, holds an address".to_owned());
     }
     (!faults.is_empty()).then(|| format!("{name}: {} in {}", faults.join(", "), brief(status)))
 }
