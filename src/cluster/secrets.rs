@@ -158,8 +158,8 @@ impl Secret {
             .into_iter()
             .filter_map(|entry| {
                 let fields = entry.fields_v1?;
-                let keys = [fields.data, fields.string_data].into_iter().flatten().flat_map(BTreeMap::into_keys);
-                let keys = keys.filter_map(|key| key.strip_prefix("f:").map(ToOwned::to_owned)).collect();
+                let keys = [fields.data, fields.string_data].into_iter().flatten().flat_map(IntoIterator::into_iter);
+                let keys = keys.filter_map(|(key, _)| key.strip_prefix("f:").map(ToOwned::to_owned)).collect();
                 Some(Writer { name: entry.manager, time: entry.time, keys })
             })
             .collect();
