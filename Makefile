@@ -45,12 +45,14 @@ faults: assets ## Inject a thousand faults: no token is lost, none spent twice (
 faults-selftest: assets ## Show that the fault suite catches each of the defects in tests/faults/defects (30 minutes)
 	@tests/faults/selftest.sh
 
-lint: ## Check format, lints, documentation and licences
+lint: ## Check format, lints, documentation, the chart and licences
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	@for patch in tests/faults/defects/*.patch; do \
 	git apply --check "$$patch" || { echo "$$patch does not fit the code any more: seed its defect anew"; exit 1; }; done
+	@"$(HELM)" lint --strict --quiet $(CHART)
+	@"$$(tests/tools/tool.sh helm-unittest)" --strict $(CHART)
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check bans licenses sources; \
 	else echo "cargo-deny is not installed: licences are not checked (cargo install cargo-deny --locked)"; fi
 

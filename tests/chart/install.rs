@@ -56,8 +56,11 @@ async fn the_deployment_as_stored_does_the_whole_job_under_its_own_rights() {
             assert_eq!(secrets.contains("watch secrets"), secret_access == "watch", "{mode:?}: {secrets:?}");
         }
     };
-    join_all([("watch", false), ("named", false), ("watch", true), ("named", true)].map(|(access, roles)| life(access, roles)))
-        .await;
+    join_all(
+        [("watch", false), ("named", false), ("watch", true), ("named", true)]
+            .map(|(access, roles)| life(access, roles)),
+    )
+    .await;
 }
 
 /// Certificates from a ConfigMap or a Secret, and a proxy for all but the API server.

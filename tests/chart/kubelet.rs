@@ -172,14 +172,16 @@ async fn fill(client: &kube::Client, namespace: &str, volume: &Volume, folder: &
 /// refer to those before it.
 fn environment(container: &Container, fields: &BTreeMap<&str, String>, api_server: &str) -> BTreeMap<String, String> {
     let (host, port) = api_server.trim_start_matches("https://").split_once(':').expect("an address and a port");
-    let mut all: BTreeMap<String, String> =
-        [("KUBERNETES_SERVICE_HOST", host), ("KUBERNETES_SERVICE_PORT", port)].map(|(k, v)| (k.into(), v.into())).into();
+    let mut all: BTreeMap<String, String> = [("KUBERNETES_SERVICE_HOST", host), ("KUBERNETES_SERVICE_PORT", port)]
+        .map(|(k, v)| (k.into(), v.into()))
+        .into();
     for variable in container.env.iter().flatten() {
         let EnvVar { name, value, value_from } = variable;
         let value = match value_from {
             None => expanded(value.as_deref().unwrap_or_default(), &all),
             Some(source) => {
-                let field = source.field_ref.as_ref().unwrap_or_else(|| panic!("{name}: this kubelet knows fields alone"));
+                let field =
+                    source.field_ref.as_ref().unwrap_or_else(|| panic!("{name}: this kubelet knows fields alone"));
                 let known = fields.get(field.field_path.as_str());
                 known.unwrap_or_else(|| panic!("{name}: no such field: {}", field.field_path)).clone()
             }

@@ -46,7 +46,8 @@ async fn older(folder: &Path) -> PathBuf {
 
 /// The chart of the previous commit, where there is one that had a chart.
 async fn previous(folder: &Path) -> Option<PathBuf> {
-    let script = "mkdir \"$FOLDER/previous\" && git archive HEAD~1 charts/tiktok-shop-operator | tar -x -C \"$FOLDER/previous\"";
+    let script =
+        "mkdir \"$FOLDER/previous\" && git archive HEAD~1 charts/tiktok-shop-operator | tar -x -C \"$FOLDER/previous\"";
     let there = shell(&format!("set -o pipefail; {script}"), folder).await;
     there.then(|| folder.join("previous/charts/tiktok-shop-operator"))
 }
@@ -213,9 +214,12 @@ async fn a_strangers_path_works_as_the_readme_prints_it() {
     let shown = block("Use it", "$ kubectl get ttsi");
     let (command, table) = shown.trim_start_matches("$ ").split_once('\n').expect("it shows what comes");
     let seen = run(command).await;
-    let head = |text: &str| text.lines().next().unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let head =
+        |text: &str| text.lines().next().unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(head(&seen), head(table), "the columns that the README shows");
-    let row = |text: &str| text.lines().nth(1).unwrap_or_default().split_whitespace().take(5).map(str::to_owned).collect::<Vec<_>>();
+    let row = |text: &str| {
+        text.lines().nth(1).unwrap_or_default().split_whitespace().take(5).map(str::to_owned).collect::<Vec<_>>()
+    };
     assert_eq!(row(&seen)[..4], row(table)[..4], "the row that the README shows:\n{seen}");
 
     // What the README says about fewer rights.

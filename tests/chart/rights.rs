@@ -25,10 +25,8 @@ async fn plane() -> &'static ControlPlane {
     static PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
     PLANE
         .get_or_init(async || {
-            let options = Options {
-                api_server_args: vec!["--feature-gates=WatchList=false".to_owned()],
-                ..Options::default()
-            };
+            let options =
+                Options { api_server_args: vec!["--feature-gates=WatchList=false".to_owned()], ..Options::default() };
             let plane = ControlPlane::start(options).await;
             fixtures::install_crd(&plane, include_str!("../../crds/tiktokshopintegrations.tiktokshop.dev.yaml")).await;
             plane
@@ -149,7 +147,8 @@ async fn take_away(stage: &Stage<'_>, right: &Right) {
 /// What a user would see where a right is missing. Panics where it is not to be seen.
 async fn sign(stage: &Stage<'_>, pod: &Pod, right: &Right) {
     let line = async |text: &'static str| {
-        let (resource, verb) = (right.resource.split('/').next().unwrap_or_default(), format!("cannot {} ", right.verb));
+        let (resource, verb) =
+            (right.resource.split('/').next().unwrap_or_default(), format!("cannot {} ", right.verb));
         let told = |line: &str| line.contains(text) && line.contains(&verb) && line.contains(resource);
         let told = pod.process.wait_for_line(told, SOON).await;
         told.unwrap_or_else(|error| panic!("without {}: no line {text:?} that names it: {error}", right.what()));
@@ -198,9 +197,11 @@ async fn every_right_is_needed(mode: Mode) {
     let granted = rights(&whole).await;
     let names: BTreeSet<_> = granted.iter().map(Right::key).collect();
     assert_eq!(names.len(), granted.len(), "nothing is granted twice: {granted:#?}");
-    let kinds: BTreeSet<_> = granted.iter().filter(|right| right.resource != "leases").map(|right| &*right.kind).collect();
+    let kinds: BTreeSet<_> =
+        granted.iter().filter(|right| right.resource != "leases").map(|right| &*right.kind).collect();
     assert_eq!(kinds, BTreeSet::from([if mode.roles { "Role" } else { "ClusterRole" }]), "{granted:#?}");
-    let watches = granted.iter().any(|right| right.resource == "secrets" && right.verb != "get" && right.verb != "patch");
+    let watches =
+        granted.iter().any(|right| right.resource == "secrets" && right.verb != "get" && right.verb != "patch");
     assert_eq!(watches, mode.secret_access == "watch", "list and watch of Secrets: {granted:#?}");
 
     let lacking = |key: (String, usize, String, String)| {
