@@ -10,7 +10,7 @@ RIGHTS = ( echo "\# Rendered from the chart by 'make generate'; do not edit."; \
 	--show-only templates/serviceaccount.yaml --show-only templates/rbac.yaml )
 
 .DEFAULT_GOAL := help
-.PHONY: help assets build demo test faults faults-selftest fuzz lint generate check-generated contract-table clean
+.PHONY: help assets build demo test chart-helm3 faults faults-selftest fuzz lint generate check-generated contract-table clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ demo: assets ## See the operator at work on a real API server, from nothing
 test: export RUST_TEST_THREADS ?= 4
 test: assets ## Run all tests: units, documentation, test kit, and the operator against a real API server
 	$(CARGO) test --workspace --no-fail-fast
+
+chart-helm3: assets ## Try the chart with Helm 3, too (builds it the first time)
+	$(CARGO) test --test chart -- --ignored helm_3
 
 # What is found goes to fuzz/found/, and not into the corpus in the tree.
 FUZZ_RUNS ?= 1000000

@@ -65,7 +65,7 @@ async fn write_schemas(plane: &ControlPlane, folder: &Path) {
 #[tokio::test]
 async fn what_is_rendered_fits_the_api_servers_schemas_to_the_last_field() {
     let plane = ControlPlane::shared().await;
-    let helm = Helm::of(plane);
+    let helm = Helm::of(plane).await;
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     write_schemas(plane, folder.path()).await;
     let kubeconform = tool("kubeconform").await;
