@@ -10,10 +10,13 @@ RIGHTS = ( echo "\# Rendered from the chart by 'make generate'; do not edit."; \
 	--show-only templates/serviceaccount.yaml --show-only templates/rbac.yaml )
 
 .DEFAULT_GOAL := help
-.PHONY: help assets build demo test chart-helm3 faults faults-selftest fuzz lint generate check-generated contract-table clean
+.PHONY: help tools assets build demo test chart-helm3 faults faults-selftest fuzz lint generate check-generated contract-table clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+tools: ## Have helm, helm-unittest and kubeconform, for the chart (built once, 5 minutes)
+	@for name in helm helm-unittest kubeconform; do tests/tools/tool.sh $$name || exit 1; done
 
 assets: ## Have etcd, kube-apiserver and kubectl (built once, 5 minutes); prints their folder last
 	@tests/control-plane/assets.sh
@@ -27,7 +30,7 @@ demo: assets ## See the operator at work on a real API server, from nothing
 
 # More threads than cores: the tests of the operator mostly wait for it.
 test: export RUST_TEST_THREADS ?= 4
-test: assets ## Run all tests: units, documentation, test kit, and the operator against a real API server
+test: assets tools ## Run all tests: units, documentation, test kit, and the operator against a real API server
 	$(CARGO) test --workspace --no-fail-fast
 
 chart-helm3: assets ## Try the chart with Helm 3, too (builds it the first time)

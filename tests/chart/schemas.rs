@@ -100,7 +100,7 @@ async fn what_is_rendered_fits_the_api_servers_schemas_to_the_last_field() {
             "affinity": {"podAntiAffinity": {}}, "imagePullSecrets": [{"name": "registry"}],
             "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
             "podLabels": {"a": "b"}, "podAnnotations": {"a": "b"}, "deploymentAnnotations": {"a": "b"},
-            "commonLabels": {"team": "shops"}, "extraArgs": ["--log-format=text"],
+            "commonLabels": {"team": "shops"}, "extraArgs": ["--flag-of-tomorrow=1"],
             "extraEnv": [{"name": "A", "value": "b"}], "extraVolumes": [{"name": "x", "emptyDir": {}}],
             "extraVolumeMounts": [{"name": "x", "mountPath": "/x"}], "terminationGracePeriodSeconds": 300,
             "serviceAccount": {"annotations": {"a": "b"}}, "service": {"annotations": {"a": "b"}},

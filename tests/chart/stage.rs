@@ -50,7 +50,7 @@ pub struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Installs the chart, with a shop that is due and one that is not, on a control plane that has the CRD.
+    /// Installs the chart on a control plane that has the CRD.
     pub async fn install(plane: &'a ControlPlane, simulator: &'a Simulator, mode: Mode, extra: &Value) -> Self {
         let this = Self::without_release(plane, simulator).await;
         let mut values = this.values(mode);
@@ -59,7 +59,7 @@ impl<'a> Stage<'a> {
         this
     }
 
-    /// Both namespaces and the shops, but no release yet.
+    /// Both namespaces and the app, but no release yet.
     pub async fn without_release(plane: &'a ControlPlane, simulator: &'a Simulator) -> Self {
         let client = plane.kube_client().await;
         let namespace = plane.create_namespace("chart").await;
