@@ -11,7 +11,7 @@ RIGHTS = ( echo "\# Rendered from the chart by 'make generate'; do not edit."; \
 	--show-only templates/serviceaccount.yaml --show-only templates/rbac.yaml )
 
 .DEFAULT_GOAL := help
-.PHONY: help assets tools build book image image-test demo test faults faults-selftest fuzz lint generate check-generated contract-table clean
+.PHONY: help assets tools build book image image-test demo test chart-helm3 faults faults-selftest fuzz lint generate check-generated contract-table clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -19,8 +19,10 @@ help: ## List the commands
 assets: ## Have etcd, kube-apiserver and kubectl (built once, 5 minutes; K8S=1.33); prints their folder last
 	@tests/control-plane/assets.sh
 
+# Helm 3 is tried on request alone.
+TOOLS := $(filter-out helm3,$(notdir $(patsubst %/go.mod,%,$(wildcard tests/tools/*/go.mod))))
 tools: ## Have the tools of the tests, each pinned in tests/tools (built once, some minutes)
-	@for module in tests/tools/*/go.mod; do tests/tools/tool.sh "$$(basename "$$(dirname "$$module")")" >/dev/null || exit 1; done
+	@for name in $(TOOLS); do tests/tools/tool.sh "$$name" >/dev/null || exit 1; done
 
 build: ## Build the operator, optimized
 	$(CARGO) build --release
@@ -44,6 +46,9 @@ test: export RUST_TEST_THREADS ?= 4
 test: assets tools ## Run all tests: units, documentation, test kit, and the operator against a real API server (K8S=1.33)
 	$(CARGO) test --workspace --no-fail-fast
 
+chart-helm3: assets ## Try the chart with Helm 3, too (builds it the first time)
+	$(CARGO) test --test chart -- --ignored helm_3
+
 # What is found goes to fuzz/found/, and not into the corpus in the tree.
 FUZZ_RUNS ?= 1000000
 FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
@@ -59,7 +64,7 @@ faults: assets ## Inject a thousand faults: no token is lost, none spent twice (
 faults-selftest: assets ## Show that the fault suite catches each of the defects in tests/faults/defects (30 minutes)
 	@tests/faults/selftest.sh
 
-lint: ## Check format, lints, documentation, workflows and licences
+lint: ## Check format, lints, documentation, the chart, workflows and licences
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
@@ -69,6 +74,8 @@ lint: ## Check format, lints, documentation, workflows and licences
 	$(CARGO) test --quiet --test docs pages::
 	@if command -v mdbook >/dev/null; then mdbook build docs; \
 	else echo "mdbook is not installed: the book is not built (cargo install mdbook --locked)"; fi
+	@"$(HELM)" lint --strict --quiet $(CHART)
+	@"$$(tests/tools/tool.sh helm-unittest)" --strict $(CHART)
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check bans licenses sources; \
 	else echo "cargo-deny is not installed: licences are not checked (cargo install cargo-deny --locked)"; fi
 

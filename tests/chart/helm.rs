@@ -11,19 +11,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tiktok_shop_testkit::{control_plane::ControlPlane, tools::tool};
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::OnceCell;
 
 const HELM_WITHIN: Duration = Duration::from_mins(2);
 
 /// The chart in the tree.
 pub fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/tiktok-shop-operator")
-}
-
-/// The program.
-pub async fn helm() -> &'static Path {
-    static HELM: OnceCell<PathBuf> = OnceCell::const_new();
-    HELM.get_or_init(|| tool("helm")).await
 }
 
 /// How a run of helm ended.
@@ -38,17 +31,24 @@ pub struct Ran {
 #[derive(Debug)]
 pub struct Helm<'a> {
     plane: &'a ControlPlane,
+    program: PathBuf,
     home: TempDir,
 }
 
 impl<'a> Helm<'a> {
-    pub fn of(plane: &'a ControlPlane) -> Self {
-        Self { plane, home: tempfile::tempdir().expect("a temporary folder can be made") }
+    pub async fn of(plane: &'a ControlPlane) -> Self {
+        Self::version("helm", plane).await
+    }
+
+    /// Another version of it, by the name of its folder in `tests/tools/`.
+    pub async fn version(name: &str, plane: &'a ControlPlane) -> Self {
+        let home = tempfile::tempdir().expect("a temporary folder can be made");
+        Self { plane, program: tool(name).await, home }
     }
 
     /// Runs it; `values` are what `-f -` reads.
     pub async fn run(&self, args: &[&str], values: Option<&Value>) -> Ran {
-        let mut command = tokio::process::Command::new(helm().await);
+        let mut command = tokio::process::Command::new(&self.program);
         command.args(args).env_clear().env("HOME", self.home.path()).env("KUBECONFIG", self.plane.admin_kubeconfig());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         if values.is_some() {

@@ -63,7 +63,7 @@ async fn the_deployment_as_stored_does_the_whole_job_under_its_own_rights() {
     .await;
 }
 
-/// Certificates from a ConfigMap or a Secret, and a proxy for all but the API server.
+/// Certificates from a `ConfigMap` or a Secret, and a proxy for all but the API server.
 #[tokio::test]
 async fn more_certificates_and_a_proxy_do_not_keep_it_from_the_api_server() {
     let plane = plane().await;
@@ -135,7 +135,7 @@ fn flags(deployment: &Deployment) -> BTreeMap<String, Vec<String>> {
 #[tokio::test]
 async fn each_flag_is_a_value_of_the_chart_with_the_operators_default() {
     let plane = plane().await;
-    let helm = Helm::of(plane);
+    let helm = Helm::of(plane).await;
     let namespace = plane.create_namespace("chart").await;
     helm.install(&namespace, "plain", &json!({"crds": {"enabled": false}})).await;
     let everything = json!({
@@ -149,8 +149,8 @@ async fn each_flag_is_a_value_of_the_chart_with_the_operators_default() {
     let known = run.get_arguments().filter(|arg| arg.get_long().is_some_and(|flag| flag != "help"));
     let known: BTreeMap<_, _> = known
         .map(|arg| {
-            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-            let default = help.split_once("[default: ").and_then(|(_, rest)| rest.split_once(']'));
+            let text = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            let default = text.split_once("[default: ").and_then(|(_, rest)| rest.split_once(']'));
             (arg.get_long().expect("it was filtered by it").to_owned(), default.map(|(default, _)| default.to_owned()))
         })
         .collect();
@@ -171,7 +171,7 @@ async fn each_flag_is_a_value_of_the_chart_with_the_operators_default() {
 #[tokio::test]
 async fn the_pod_passes_pod_security_restricted() {
     let plane = plane().await;
-    let helm = Helm::of(plane);
+    let helm = Helm::of(plane).await;
     let namespace = plane.create_namespace("restricted").await;
     let label = ["label", "namespace", &namespace, "pod-security.kubernetes.io/enforce=restricted"];
     plane.kubectl_ok(&label).await;
@@ -203,7 +203,7 @@ async fn the_pod_passes_pod_security_restricted() {
 #[tokio::test]
 async fn values_that_cannot_work_are_refused_with_what_is_wrong() {
     let plane = plane().await;
-    let helm = Helm::of(plane);
+    let helm = Helm::of(plane).await;
     let namespace = plane.create_namespace("chart").await;
     let chart = crate::helm::chart();
     for (set, says) in [
@@ -232,7 +232,7 @@ async fn values_that_cannot_work_are_refused_with_what_is_wrong() {
 async fn the_charts_app_version_is_the_operators_version() {
     let plane = plane().await;
     let chart = crate::helm::chart();
-    let shown = Helm::of(plane).ok(&["show", "chart", chart.to_str().expect("a path")], None).await;
+    let shown = Helm::of(plane).await.ok(&["show", "chart", chart.to_str().expect("a path")], None).await;
     let version = env!("CARGO_PKG_VERSION");
     for line in [format!("appVersion: {version}"), format!("version: {version}")] {
         assert!(shown.lines().any(|shown| shown == line), "Chart.yaml is to say {line:?}:\n{shown}");
@@ -257,4 +257,37 @@ async fn an_account_of_ones_own_is_used_and_granted_the_same() {
     assert_eq!(pod.user, service_account_user(&stage.namespace, "mine"));
     pod.wait_ready(SOON).await;
     stage.wait_status("due", "refreshed", |status| status["lastRefreshTime"].is_string()).await;
+}
+
+/// Helm 3 is still in use: it renders the same, refuses the same, and installs what does the work.
+#[tokio::test]
+#[ignore = "builds Helm 3, which takes minutes: make chart-helm3"]
+async fn helm_3_does_the_same() {
+    let plane = plane().await;
+    let simulator = Simulator::start(&simulator_binary()).await;
+    let (four, three) = (Helm::of(plane).await, Helm::version("helm3", plane).await);
+    let chart = crate::helm::chart();
+    let chart = chart.to_str().expect("its path is text");
+    for values in [
+        json!({}),
+        json!({"namespaces": ["shops"], "secretAccess": "named", "requestTimeout": "1m30s", "requestsPerSecond": 0.5}),
+        json!({"shards": [{"name": "a", "selector": "a=b", "replicas": 2}], "networkPolicy": {"enabled": true}}),
+        json!({"serviceMonitor": {"enabled": true}, "prometheusRule": {"enabled": true}}),
+    ] {
+        // A helm that is built from its module takes Kubernetes to be 1.20 where there is none.
+        let args = ["template", "op", chart, "-n", "ops", "--kube-version", "1.36.0"];
+        let documents = |text: String| -> BTreeSet<String> {
+            text.split("\n---\n").map(|document| document.trim().trim_start_matches("---").trim().to_owned()).collect()
+        };
+        let (of_four, of_three) = (four.ok(&args, Some(&values)).await, three.ok(&args, Some(&values)).await);
+        assert_eq!(documents(of_three), documents(of_four), "with {values}");
+    }
+    let mut stage = Stage::without_release(plane, &simulator).await;
+    let typo = three.run(&["install", RELEASE, chart, "-n", &stage.namespace, "--set", "typo=1"], None).await;
+    assert!(!typo.ok && typo.stderr.contains("'typo' not allowed"), "{typo:?}");
+    stage.helm = three;
+    stage.helm.install(&stage.namespace, RELEASE, &stage.values(WATCH)).await;
+    stage.open_shops().await;
+    let pod = stage.pod().await;
+    stage.job(&pod).await;
 }

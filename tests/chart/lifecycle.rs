@@ -9,9 +9,10 @@ use tiktok_shop_testkit::{
     control_plane::{ControlPlane, Options},
     fixtures, poll,
     simulator::{NewShop, Simulator},
+    tools::tool,
 };
 
-use crate::helm::{Helm, chart, deployment, helm};
+use crate::helm::{Helm, chart, deployment};
 use crate::kubelet::Pod;
 use crate::stage::{Mode, RELEASE, SOON, Stage, is_ready, simulator_binary};
 
@@ -160,7 +161,7 @@ async fn a_strangers_path_works_as_the_readme_prints_it() {
     let shop = simulator.create_shop(&NewShop::of(&app).id("shop-1").access_remaining(7_200)).await;
 
     let tools = tempfile::tempdir().expect("a temporary folder can be made");
-    for (name, path) in [("helm", helm().await), ("kubectl", &*plane.assets().join("kubectl"))] {
+    for (name, path) in [("helm", tool("helm").await), ("kubectl", plane.assets().join("kubectl"))] {
         std::os::unix::fs::symlink(path, tools.path().join(name)).expect("a link can be made");
     }
     let desk = tempfile::tempdir().expect("a temporary folder can be made");
@@ -183,8 +184,8 @@ async fn a_strangers_path_works_as_the_readme_prints_it() {
     let notes = run(&format!("{} \\\n{endpoint}", install.trim_end())).await;
     assert!(notes.contains("kubectl get ttsi"), "the notes say what to do next:\n{notes}");
     // The operator comes up while the person waits for it.
-    let place = "tiktok-shop-operator";
-    let pod = Pod::start(&plane, &deployment(&plane, place, place).await).await;
+    let home = "tiktok-shop-operator";
+    let pod = Pod::start(&plane, &deployment(&plane, home, home).await).await;
     let wait = format!("kubectl rollout status{wait} --timeout=60s");
     let ((), waited) = tokio::join!(pod.wait_ready(SOON), run(&wait));
     assert!(waited.contains("successfully rolled out"), "{waited}");
@@ -227,7 +228,7 @@ async fn a_strangers_path_works_as_the_readme_prints_it() {
     for upgrade in [block("Use it", "namespaces={shops}"), block("Use it", "secretAccess=named")] {
         run(&upgrade).await;
     }
-    let pod = Pod::start(&plane, &deployment(&plane, place, place).await).await;
+    let pod = Pod::start(&plane, &deployment(&plane, home, home).await).await;
     fixtures::request_refresh(&client, "shops", "shop-1", "with fewer rights").await;
     pod.wait_ready(SOON).await;
     let handled = poll::until(2 * SOON, async || {
@@ -235,7 +236,7 @@ async fn a_strangers_path_works_as_the_readme_prints_it() {
         (status["lastHandledRefreshRequest"] == "with fewer rights" && is_ready(&status)).then_some(())
     });
     assert!(handled.await.is_some(), "it refreshes under the fewer rights");
-    let roles = Helm::of(&plane).ok(&["get", "manifest", place, "-n", place], None).await;
+    let roles = Helm::of(&plane).await.ok(&["get", "manifest", home, "-n", home], None).await;
     assert!(!roles.contains("kind: ClusterRoleBinding"), "no ClusterRole is bound any more");
     simulator.assert_no_violations().await;
 }

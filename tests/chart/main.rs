@@ -6,4 +6,5 @@ mod install;
 mod kubelet;
 mod lifecycle;
 mod rights;
+mod schemas;
 mod stage;

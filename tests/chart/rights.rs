@@ -102,8 +102,8 @@ async fn rights(stage: &Stage<'_>) -> Vec<Right> {
 }
 
 async fn role_of(plane: &ControlPlane, kind: &str, namespace: Option<&str>, name: &str) -> Value {
-    let place = namespace.unwrap_or("default");
-    get(plane, &[kind, name, "-n", place]).await
+    let within = namespace.unwrap_or("default");
+    get(plane, &[kind, name, "-n", within]).await
 }
 
 /// Takes a right away, and waits until the API server goes by that.
@@ -121,7 +121,7 @@ async fn take_away(stage: &Stage<'_>, right: &Right) {
         Some((resource, subresource)) => (resource, Some(subresource)),
         None => (right.resource.as_str(), None),
     };
-    let place = if right.resource == "leases" { &stage.namespace } else { &stage.shops };
+    let within = if right.resource == "leases" { &stage.namespace } else { &stage.shops };
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
             user: Some(service_account_user(&stage.namespace, ACCOUNT)),
@@ -130,7 +130,7 @@ async fn take_away(stage: &Stage<'_>, right: &Right) {
                 resource: Some(resource.to_owned()),
                 subresource: subresource.map(str::to_owned),
                 verb: Some(right.verb.clone()),
-                namespace: Some(place.clone()),
+                namespace: Some(within.clone()),
                 ..ResourceAttributes::default()
             }),
             ..SubjectAccessReviewSpec::default()

@@ -28,7 +28,7 @@ pub const RELEASE: &str = "op";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mode {
     pub secret_access: &'static str,
-    /// Roles in the namespaces given, rather than a ClusterRole.
+    /// Roles in the namespaces given, rather than a `ClusterRole`.
     pub roles: bool,
 }
 
@@ -50,22 +50,23 @@ pub struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Installs the chart, with a shop that is due and one that is not, on a control plane that has the CRD.
-    pub async fn install(plane: &'a ControlPlane, simulator: &'a Simulator, mode: Mode, more: &Value) -> Self {
+    /// Installs the chart on a control plane that has the CRD.
+    pub async fn install(plane: &'a ControlPlane, simulator: &'a Simulator, mode: Mode, extra: &Value) -> Self {
         let this = Self::without_release(plane, simulator).await;
         let mut values = this.values(mode);
-        merge(&mut values, more);
+        merge(&mut values, extra);
         this.helm.install(&this.namespace, RELEASE, &values).await;
         this
     }
 
-    /// Both namespaces and the shops, but no release yet.
+    /// Both namespaces and the app, but no release yet.
     pub async fn without_release(plane: &'a ControlPlane, simulator: &'a Simulator) -> Self {
         let client = plane.kube_client().await;
-        let (namespace, shops) = (plane.create_namespace("chart").await, plane.create_namespace("shops").await);
+        let namespace = plane.create_namespace("chart").await;
+        let shops = plane.create_namespace("shops").await;
         let app = simulator.create_any_app().await;
         app_secret(&shops, "app", &app.app_key, &app.app_secret).create(&client).await;
-        Self { plane, client, helm: Helm::of(plane), simulator, app, namespace, shops }
+        Self { plane, client, helm: Helm::of(plane).await, simulator, app, namespace, shops }
     }
 
     /// What tells this release from the others on the same API server.
@@ -167,9 +168,10 @@ impl<'a> Stage<'a> {
 
         let metrics = pod.metrics().await;
         assert_eq!(metrics.value("tiktokshop_leader", &[]), Some(1.0), "it leads");
-        assert_eq!(metrics.sum("tiktokshop_integrations", &[]), 2.0, "it knows both integrations");
-        let refreshes = metrics.sum("tiktokshop_refresh_total", &[("result", "success")]);
-        assert_eq!(refreshes, 3.0, "refreshes that went well");
+        let known = metrics.sum("tiktokshop_integrations", &[]);
+        assert!((1.5..2.5).contains(&known), "it knows both integrations: {known}");
+        let count = metrics.sum("tiktokshop_refresh_total", &[("result", "success")]);
+        assert!((2.5..3.5).contains(&count), "refreshes that went well");
         self.simulator.assert_no_violations().await;
     }
 

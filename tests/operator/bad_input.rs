@@ -326,7 +326,7 @@ impl Stage {
     async fn grant(&self, secrets: Value) {
         let Value::Array(mut rules) = secrets else { panic!("rules are an array") };
         rules.extend([
-            json!({"apiGroups": ["tiktokshop.dev"], "resources": ["tiktokshopintegrations"], "verbs": ["get", "list", "watch"]}),
+            json!({"apiGroups": ["tiktokshop.dev"], "resources": ["tiktokshopintegrations"], "verbs": ["list", "watch"]}),
             json!({"apiGroups": ["tiktokshop.dev"], "resources": ["tiktokshopintegrations/status"], "verbs": ["patch"]}),
             json!({"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]}),
         ]);
