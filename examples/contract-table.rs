@@ -39,6 +39,7 @@ const INPUT: &[&str] = &[
     "refresh-token-replaced-by-hand",
     "access-token-expired",
     "admission-refuses",
+    "admission-changes-the-tokens",
     "endpoint-html",
     "endpoint-half-an-answer",
     "endpoint-200-mebibytes",

@@ -36,13 +36,22 @@ const TEAM_ID_RULE: &str = r"self.matches(r'^[^\s\pC\pZ]([^\pC]*[^\s\pC\pZ])?$')
 
 const TEAM_ID_MESSAGE: &str = "teamId must be printable text without white space at either end, such as \"1\"";
 
+/// The largest share of a token's life that `spec.refreshBefore` may be, in percent: with 5 % of jitter on top, a token
+/// is still not due at its birth.
+pub const REFRESH_BEFORE_MAX_PERCENT: u8 = 90;
+
+/// The life of an access token that somebody put there, of which only the end is known, in seconds: 7 days, as TikTok
+/// gives them.
+const USUAL_LIFE: i64 = 7 * 24 * 3_600;
+
 /// Guards `duration()`, whose own type error would otherwise stand before our message: hours, minutes and seconds in
 /// that order, with so few digits that nothing overflows.
-const REFRESH_BEFORE_RULE: &str = "self.matches(\
+const REFRESH_BEFORE_RULE: &str = "self.matches('^([1-9]|[1-8][0-9]|90)%$') || self.matches(\
      '^([0-9]{1,4}([.][0-9]{1,9})?h)?([0-9]{1,5}([.][0-9]{1,9})?m)?([0-9]{1,6}([.][0-9]{1,9})?s)?$') \
      && self != '' && duration(self) >= duration('5m') && duration(self) <= duration('144h')";
 
-const REFRESH_BEFORE_MESSAGE: &str = "refreshBefore must be a duration from 5m to 144h, such as 24h or 90m";
+const REFRESH_BEFORE_MESSAGE: &str = "refreshBefore must be a duration from 5m to 144h, such as 24h or 90m, or a share \
+     of the token's life from 1% to 90%, such as 30%";
 
 /// A refresh would write the tokens over the app's credentials.
 const NO_CLASH_RULE: &str = "self.appCredentialsSecretRef.name != self.tokenSecretRef.name || \
@@ -177,9 +186,10 @@ pub struct TikTokShopIntegrationSpec {
 
     /// How long before its expiry the access token is refreshed.
     ///
-    /// A duration from 5m to 144h in hours (h), minutes (m) and seconds (s); an access token lives 7 days (168h). By
-    /// default what the operator was started with (--refresh-before, 24h unless set).
-    /// Examples: 24h, 90m, 1h30m
+    /// A duration from 5m to 144h in hours (h), minutes (m) and seconds (s), or a share of the token's life from 1% to
+    /// 90%. An access token lives 7 days (168h), so that 30% is 50.4 hours; a token that was put into the Secret by hand
+    /// counts as one of 7 days. By default what the operator was started with (--refresh-before, 24h unless set).
+    /// Examples: 24h, 90m, 1h30m, 30%
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 32),
@@ -199,9 +209,36 @@ impl TikTokShopIntegrationSpec {
     /// Also `None` for a text that the API server refuses today and may have let in by an older schema: the operator's
     /// default then serves better than no refresh at all.
     #[must_use]
-    pub fn refresh_before(&self) -> Option<Duration> {
-        let window = parse_go_duration(self.refresh_before.as_deref()?).ok()?;
-        (REFRESH_BEFORE_MIN..=REFRESH_BEFORE_MAX).contains(&window).then_some(window)
+    pub fn refresh_before(&self) -> Option<RefreshBefore> {
+        let text = self.refresh_before.as_deref()?;
+        if let Some(percent) = text.strip_suffix('%') {
+            // As the schema has it: digits alone, no zero in front.
+            let is_plain = percent.starts_with(|c: char| ('1'..='9').contains(&c));
+            let percent = percent.parse().ok().filter(|_| is_plain)?;
+            return (1..=REFRESH_BEFORE_MAX_PERCENT).contains(&percent).then_some(RefreshBefore::Percent(percent));
+        }
+        let window = parse_go_duration(text).ok()?;
+        (REFRESH_BEFORE_MIN..=REFRESH_BEFORE_MAX).contains(&window).then_some(RefreshBefore::Duration(window))
+    }
+}
+
+/// How long before its expiry an access token is refreshed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefreshBefore {
+    /// So long.
+    Duration(Duration),
+    /// This share of the token's life, in percent.
+    Percent(u8),
+}
+
+impl RefreshBefore {
+    /// In seconds, for a token of this life in seconds; `None` where its beginning is not known.
+    #[must_use]
+    pub fn seconds(self, life: Option<i64>) -> i64 {
+        match self {
+            Self::Duration(duration) => i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+            Self::Percent(percent) => life.unwrap_or(USUAL_LIFE).max(0).saturating_mul(i64::from(percent)) / 100,
+        }
     }
 }
 
@@ -423,13 +460,51 @@ mod tests {
     #[test]
     fn the_expiry_window_is_read_where_it_is_within_bounds() {
         for (text, seconds) in [("5m", 300), ("90m", 5_400), ("1h30m", 5_400), ("1.5h", 5_400), ("144h", 518_400)] {
-            assert_eq!(spec_with(text).refresh_before(), Some(Duration::from_secs(seconds)), "{text:?}");
+            let window = RefreshBefore::Duration(Duration::from_secs(seconds));
+            assert_eq!(spec_with(text).refresh_before(), Some(window), "{text:?}");
+        }
+        for (text, percent) in [("1%", 1), ("30%", 30), ("90%", 90)] {
+            assert_eq!(spec_with(text).refresh_before(), Some(RefreshBefore::Percent(percent)), "{text:?}");
         }
     }
 
     #[test]
+    fn a_share_is_one_of_the_tokens_life_or_of_seven_days() {
+        let week = 7 * 24 * 3_600;
+        for (percent, life, seconds) in [
+            (30, Some(week), 181_440),
+            (30, None, 181_440),
+            (30, Some(100), 30),
+            (1, Some(99), 0),
+            (90, Some(i64::MAX), i64::MAX / 100),
+            (30, Some(-5), 0),
+        ] {
+            assert_eq!(RefreshBefore::Percent(percent).seconds(life), seconds, "{percent}% of {life:?}");
+        }
+        assert_eq!(RefreshBefore::Duration(Duration::from_hours(24)).seconds(Some(60)), 86_400);
+    }
+
+    #[test]
     fn an_expiry_window_that_the_schema_refuses_counts_as_none() {
-        for text in ["", "4m59s", "144h1s", "24", "30%", "abc", "-24h", "99999999999999999999h"] {
+        for text in [
+            "",
+            "4m59s",
+            "144h1s",
+            "24",
+            "abc",
+            "-24h",
+            "99999999999999999999h",
+            "%",
+            "0%",
+            "91%",
+            "030%",
+            "+5%",
+            "-5%",
+            "30 %",
+            "1.5%",
+            "300%",
+            "30%%",
+        ] {
             assert_eq!(spec_with(text).refresh_before(), None, "{text:?}");
         }
     }

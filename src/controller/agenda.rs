@@ -11,7 +11,7 @@ use std::time::Duration;
 use kube::Resource as _;
 
 use crate::api::names::{MAX_REFRESH_REQUEST_BYTES, REFRESH_REQUESTED_AT};
-use crate::api::{ConditionType, LastError, Reason, TikTokShopIntegrationStatus};
+use crate::api::{ConditionType, LastError, Reason, RefreshBefore, TikTokShopIntegrationStatus};
 use crate::cluster::{Regarding, Version, WatchedIntegration};
 use crate::decide::{ClaimFacts, CodeFacts, TokenFacts};
 use crate::metrics::{Fleet, FleetRow};
@@ -237,7 +237,7 @@ pub(super) struct Entry {
     pub generation: i64,
     pub team: Option<Box<str>>,
     pub suspended: bool,
-    pub refresh_before: Option<i64>,
+    pub refresh_before: Option<RefreshBefore>,
     pub token_secret: SecretName,
     pub token_keys: Arc<TokenKeyNames>,
     pub app: AppRef,
@@ -386,7 +386,7 @@ struct Wanted {
     request: Option<Box<str>>,
     team: Option<Box<str>>,
     suspended: bool,
-    refresh_before: Option<i64>,
+    refresh_before: Option<RefreshBefore>,
     token_secret: SecretName,
     token_keys: Arc<TokenKeyNames>,
     app: AppRef,
@@ -548,7 +548,7 @@ impl Agenda {
                 .map(|value| value.as_str().into()),
             team: spec.team_id.as_deref().map(Into::into),
             suspended: spec.suspend,
-            refresh_before: spec.refresh_before().map(seconds),
+            refresh_before: spec.refresh_before(),
             token_secret: (Arc::clone(&namespace), spec.token_secret_ref.name.as_str().into()),
             token_keys: intern(&mut self.token_keys, token_keys),
             app: AppRef {

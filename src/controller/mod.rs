@@ -42,7 +42,7 @@ use self::watch::{Told, Watches};
 use self::writing::queue_status_write;
 use crate::admin::{Heartbeat, Readiness};
 use crate::api::names::MAX_REFRESH_REQUEST_BYTES;
-use crate::api::{ConditionType, LastError, Reason};
+use crate::api::{ConditionType, LastError, Reason, RefreshBefore};
 use crate::clock::{Clock, Drift};
 use crate::cluster::{ApiError, Cluster, Event, EventKind, Events, Version};
 use crate::decide::{
@@ -234,7 +234,7 @@ impl Controller {
             updates: updates_sender,
         });
         Self {
-            policy: Policy { refresh_before: seconds(settings.refresh_before) },
+            policy: Policy { refresh_before: RefreshBefore::Duration(settings.refresh_before) },
             dispatch: Dispatch::new(settings.requests_per_second.per_second()),
             apps: Apps::new((settings.secret_access == SecretAccess::Named).then_some(settings.secret_poll_interval)),
             settings,

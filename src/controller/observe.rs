@@ -57,8 +57,9 @@ pub(super) fn from_secret(
     let problems = parsed.problems.iter().map(ToString::to_string).collect();
     let digests = DigestKey::new(integration_uid);
     let notes = Notes::read(&secret.annotations);
-    let claim_about =
-        |credential| secret.annotations.get(REFRESH_ATTEMPT).and_then(|text| claims.facts(text, credential, now));
+    let claim_about = |credential| {
+        secret.annotations.get(REFRESH_ATTEMPT).and_then(|text| claims.facts(text, integration_uid, credential, now))
+    };
     let code = parsed.code.as_ref().map(|code| {
         let digest = digests.token(code);
         let refresh = parsed.refresh.as_ref().map(|refresh| digests.token(refresh));

@@ -44,6 +44,8 @@ pub(super) fn take_in(entry: &mut Entry, finished: &Finished, job: Option<UnderW
     entry.last_code = finished.spent_code.or(entry.last_code);
     let started = chrono::DateTime::from_timestamp(finished.started_at, 0);
     match finished.outcome {
+        // The pair is the one of the last refresh: nothing was tried, and no request was answered.
+        Outcome::Refreshed if finished.written_back => forget_unsettled(entry, job.as_ref()),
         Outcome::Refreshed => {
             succeeded(entry, finished);
             let answered = finished.answered_at.and_then(|at| chrono::DateTime::from_timestamp(at, 0));
@@ -53,15 +55,13 @@ pub(super) fn take_in(entry: &mut Entry, finished: &Finished, job: Option<UnderW
                 .access_expires_at
                 .and_then(|at| chrono::DateTime::from_timestamp(at, 0))
                 .map_or_else(|| "an unknown time".to_owned(), crate::api::timestamp::format);
-            if !finished.written_back {
-                let done = if finished.exchange {
-                    "the authorization code was exchanged for tokens"
-                } else {
-                    "the tokens were refreshed"
-                };
-                let note = format!("{done}; the access token expires at {expires}");
-                events.push((EventKind::Refreshed, note));
-            }
+            let done = if finished.exchange {
+                "the authorization code was exchanged for tokens"
+            } else {
+                "the tokens were refreshed"
+            };
+            let note = format!("{done}; the access token expires at {expires}");
+            events.push((EventKind::Refreshed, note));
         }
         Outcome::ServerAway | Outcome::Stale if is_put_off(entry, finished.outcome) => {}
         Outcome::CallFailed(_)
@@ -288,6 +288,9 @@ pub(super) fn held_reason(holding: &Holding) -> Reason {
 pub(super) fn held_message(holding: &Holding) -> String {
     let what = match holding.why {
         HeldWhy::ServerAway => "the API server is away; it is tried again without end",
+        HeldWhy::WriteFails => {
+            "the API server can be reached, but fails this write: see which admission webhook or storage error it names; it is tried again without end"
+        }
         HeldWhy::NotFound => {
             "the Secret is gone: create it anew, empty or with what was spent, and it gets the new ones"
         }

@@ -182,7 +182,9 @@ impl Controller {
     }
 
     /// Something wrote spent tokens over the newest pair, which is still kept: written back, once.
-    pub(super) fn write_back(&mut self, kept: journal::Kept, regarding: Regarding, by_whom: &str) {
+    pub(super) fn write_back(&mut self, mut kept: journal::Kept, regarding: Regarding, by_whom: &str) {
+        // The request that this pair once answered is handled; another may have been since.
+        kept.answer.intent.request = None;
         tracing::warn!(namespace = %regarding.namespace, name = %regarding.name, "spent tokens were put back: the newest pair is written again");
         let note = format!("{by_whom}; the newest pair is written back, once");
         self.events.publish(Event::now(regarding, EventKind::TokenSecretReverted, note));

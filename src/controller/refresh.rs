@@ -34,6 +34,9 @@ use crate::transaction::{
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
+/// Said where a write was taken and does not show the tokens that were sent.
+const TOKENS_CHANGED: &str = "an admission plugin puts other tokens in the place of the ones written";
+
 /// An answer with nowhere left to go, integration and Secret both gone, is dropped after this long.
 const ABANDONED_AFTER: Duration = Duration::from_hours(24);
 
@@ -336,6 +339,8 @@ impl Transaction {
             // Waiting to be stored again, it must outlive this process again.
             let answer = copy_of(answer);
             self.journal(answer).await;
+            // Before it is written: whatever happens then, it is written back once.
+            self.mark_restored().await;
         }
         let outcome = loop {
             let event = match command {
@@ -422,8 +427,17 @@ impl Transaction {
             claim: ClaimChange::Remove,
             remove_code: self.exchange,
         };
+        let sent = self.digests.pair(Some(&values.access), Some(&values.refresh));
         match self.shared.cluster.write_tokens(&self.job.namespace, &self.job.secret, at, &write, true).await {
-            Ok(secret) => Event::Applied(self.view(&secret)),
+            Ok(secret) => {
+                let view = self.view(&secret);
+                if view.pair == Some(sent) {
+                    Event::Applied(view)
+                } else {
+                    // What would be stored is not what was sent: no answer may be risked on it.
+                    self.api_failed(&ApiError::Refused(TOKENS_CHANGED.to_owned()))
+                }
+            }
             Err(error) => self.api_failed(&error),
         }
     }
@@ -438,6 +452,7 @@ impl Transaction {
             id: format!("{}.{}", self.attempt_id, self.nth_claim),
             holder: self.shared.claims.holder.clone(),
             integration: format!("{}/{}", self.job.namespace, self.job.name),
+            integration_uid: Some(self.job.uid.to_string()),
             at: timestamp::format(Clock::now()),
             ttl_seconds: (self.shared.request_timeout + MARGIN).as_secs(),
             from: self.attempt.from.to_string(),
@@ -633,9 +648,17 @@ impl Transaction {
             claim,
             remove_code: self.code_stands_at.as_ref() == Some(at),
         };
+        let written = write.tokens_digest;
         let result = self.shared.cluster.write_tokens(&self.job.namespace, &self.job.secret, at, &write, false).await;
         match result {
-            Ok(secret) => Event::Applied(self.look(&secret)),
+            Ok(secret) => {
+                let view = self.look(&secret);
+                if view.pair != Some(written) {
+                    self.shared.metrics.persist_retried();
+                    self.detail = Some(TOKENS_CHANGED.to_owned());
+                }
+                Event::Applied(view)
+            }
             Err(error) => {
                 self.shared.metrics.persist_retried();
                 self.api_failed(&error)
@@ -743,12 +766,7 @@ impl Transaction {
     async fn forget(&mut self, keep: bool) -> Event {
         if let Some(journal) = &self.shared.journal {
             let settled = if keep {
-                let kept = journal.keep(self.key(), Clock::now().timestamp()).await;
-                match (&self.job.work, kept) {
-                    // Written back once: if it is reverted again, nobody fights on.
-                    (Work::WriteBack(_), Ok(_)) => journal.mark_restored(self.key()).await.map(drop),
-                    (_, kept) => kept.map(drop),
-                }
+                journal.keep(self.key(), Clock::now().timestamp()).await.map(drop)
             } else {
                 journal.forget(self.key()).await
             };
@@ -760,6 +778,16 @@ impl Transaction {
             }
         }
         Event::Forgotten
+    }
+
+    async fn mark_restored(&self) {
+        let Some(journal) = &self.shared.journal else { return };
+        if let Err(error) = journal.mark_restored(self.key()).await {
+            tracing::warn!(
+                namespace = %self.job.namespace, name = %self.job.name, %error,
+                "failed to note in the journal that a kept pair is written back: it may be written back again"
+            );
+        }
     }
 
     /// Counts this transaction among those that wait on an API server that is away.

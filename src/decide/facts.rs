@@ -1,13 +1,13 @@
 //! What was observed of one integration, parsed once, in plain types.
 
-use crate::api::Reason;
+use crate::api::{Reason, RefreshBefore};
 use crate::tokens::Digest;
 
 /// What the operator was told to do where an integration does not say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// The expiry window of integrations that set none, in seconds.
-    pub refresh_before: i64,
+    /// The expiry window of integrations that set none.
+    pub refresh_before: RefreshBefore,
 }
 
 /// One integration as `decide` sees it.
@@ -15,8 +15,8 @@ pub struct Policy {
 pub struct Observed<'a> {
     /// `spec.suspend`.
     pub suspended: bool,
-    /// `spec.refreshBefore` in seconds, where it is set.
-    pub refresh_before: Option<i64>,
+    /// `spec.refreshBefore`, where it is set.
+    pub refresh_before: Option<RefreshBefore>,
     /// The request annotation's value, where it is new: not yet handled, and not too long.
     pub request: Option<&'a str>,
     /// The app Secret.

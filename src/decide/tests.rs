@@ -1,14 +1,25 @@
 //! `decide` as a table of sentences, and its properties.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::api::{REFRESH_BEFORE_MAX_PERCENT, RefreshBefore};
 use crate::tokens::Digest;
 
 const NOW: i64 = 1_800_000_000;
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
-const POLICY: Policy = Policy { refresh_before: DAY };
+const POLICY: Policy = Policy { refresh_before: RefreshBefore::Duration(Duration::from_hours(24)) };
+
+fn ahead(seconds: u64) -> RefreshBefore {
+    RefreshBefore::Duration(Duration::from_secs(seconds))
+}
+
+fn any_refresh_before() -> impl Strategy<Value = RefreshBefore> {
+    prop_oneof![(300..518_400_u64).prop_map(ahead), (1..=REFRESH_BEFORE_MAX_PERCENT).prop_map(RefreshBefore::Percent)]
+}
 
 /// A pair written by this operator a while ago, valid for another three days.
 fn tokens() -> TokenFacts {
@@ -99,7 +110,20 @@ fn an_answer_without_a_usable_expiry_is_not_asked_for_again_at_once() {
 #[test]
 fn the_specs_window_goes_before_the_operators() {
     let facts = due();
-    assert!(matches!(decided(&facts, |o| o.refresh_before = Some(600)), Decision::Idle { .. }));
+    assert!(matches!(decided(&facts, |o| o.refresh_before = Some(ahead(600))), Decision::Idle { .. }));
+}
+
+#[test]
+fn a_share_is_one_of_the_tokens_own_life_and_by_hand_one_of_seven_days() {
+    let opens = |facts: &TokenFacts| match decided(facts, |o| o.refresh_before = Some(RefreshBefore::Percent(30))) {
+        Decision::Idle { until } => facts.access_expires_at.unwrap() - until,
+        other => panic!("{other:?}"),
+    };
+    let ours = TokenFacts { born_at: Some(NOW), access_expires_at: Some(NOW + 10 * HOUR), ..tokens() };
+    assert!((3 * HOUR..=3 * HOUR + 540).contains(&opens(&ours)), "{} s ahead", opens(&ours));
+    let by_hand = TokenFacts { born_at: None, access_expires_at: Some(NOW + 60 * HOUR), ..tokens() };
+    let third = 7 * DAY * 3 / 10;
+    assert!((third..=third + third / 20).contains(&opens(&by_hand)), "{} s ahead", opens(&by_hand));
 }
 
 #[test]
@@ -411,7 +435,7 @@ proptest! {
     fn it_answers_for_any_numbers_and_never_waits_for_the_past(
         facts in any_facts(),
         suspended in any::<bool>(),
-        refresh_before in proptest::option::of(300..518_400_i64),
+        refresh_before in proptest::option::of(any_refresh_before()),
         requested in any::<bool>(),
         failures in 0..60_u32,
         failed_at in any::<i64>(),
@@ -443,7 +467,11 @@ proptest! {
     }
 
     #[test]
-    fn no_token_is_due_at_its_birth(life in 30..400 * DAY, refresh_before in 300..518_400_i64, seed in any::<u64>()) {
+    fn no_token_is_due_at_its_birth(
+        life in 30..400 * DAY,
+        refresh_before in any_refresh_before(),
+        seed in any::<u64>(),
+    ) {
         let window = window(refresh_before, Some(life), seed);
         prop_assert!(window.length + window.jitter < life);
         prop_assert!(window.jitter * 20 <= window.length);
@@ -452,9 +480,9 @@ proptest! {
     #[test]
     fn jitter_is_fixed_and_spreads_a_fleet(seeds in proptest::collection::vec(any::<u64>(), 100)) {
         let jitters: std::collections::HashSet<_> =
-            seeds.iter().map(|seed| window(DAY, Some(7 * DAY), *seed).jitter).collect();
+            seeds.iter().map(|seed| window(POLICY.refresh_before, Some(7 * DAY), *seed).jitter).collect();
         let again: std::collections::HashSet<_> =
-            seeds.iter().map(|seed| window(DAY, Some(7 * DAY), *seed).jitter).collect();
+            seeds.iter().map(|seed| window(POLICY.refresh_before, Some(7 * DAY), *seed).jitter).collect();
         prop_assert_eq!(&jitters, &again);
         prop_assert!(jitters.len() > 50);
     }

@@ -39,6 +39,9 @@ pub struct Claim {
     pub holder: String,
     /// Namespace and name of the integration, parted by a slash.
     pub integration: String,
+    /// Its UID, which the digest is keyed by. Absent in claims of 0.1 before it was added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integration_uid: Option<String>,
     /// When it was made, by the clock of the one who made it; for people to read.
     pub at: String,
     /// For how long others respect it, counted on their own clocks from first seeing it.
@@ -133,6 +136,7 @@ mod tests {
             id: "a.1".into(),
             holder: "pod/process".into(),
             integration: "shops/shop-1".into(),
+            integration_uid: Some("u".into()),
             at: "2026-01-01T00:00:00Z".into(),
             ttl_seconds: 45,
             from: "00".repeat(16),

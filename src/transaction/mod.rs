@@ -222,6 +222,8 @@ pub enum Waiting {
 pub enum Held {
     /// The API server is away or busy.
     ServerAway,
+    /// The API server can be reached, and fails this write all the same: a webhook that is down, a conflict each time.
+    WriteFails,
     /// The Secret is gone.
     NotFound,
     /// Writing is forbidden.
@@ -444,7 +446,9 @@ pub fn next(attempt: &Attempt, state: State, event: Event) -> (State, Command) {
             give_back(view, Release::GiveBack { handled: true }, Outcome::CallFailed(CallFailure::Rejected))
         }
         (State::Rereading, Event::Read(view)) => {
-            give_back(view, Release::GiveBack { handled: false }, Outcome::SupersededByPerson)
+            let outcome =
+                if is_siblings(attempt, &view) { Outcome::SupersededBySibling } else { Outcome::SupersededByPerson };
+            give_back(view, Release::GiveBack { handled: false }, outcome)
         }
         (State::Rereading, Event::ApiFailed(ApiFailure::NotFound)) => {
             forget(false, Outcome::CallFailed(CallFailure::Rejected))
@@ -453,11 +457,19 @@ pub fn next(attempt: &Attempt, state: State, event: Event) -> (State, Command) {
         (State::WaitingToReread, Event::Waited) => (State::Rereading, Command::Read),
 
         (State::Journaling { at, answer }, Event::Journaled) => persist(at, answer, 0, true),
-        (State::Persisting { .. }, Event::Applied(_)) => forget(true, Outcome::Refreshed),
+        (State::Persisting { answer, .. }, Event::Applied(view)) if view.pair == Some(answer.pair) => {
+            forget(true, Outcome::Refreshed)
+        }
+        // Taken, and changed on its way: an admission plugin put other tokens in the place of these.
+        (State::Persisting { answer, .. }, Event::Applied(_)) => hold(answer, Held::Refused),
         (State::Persisting { answer, tries }, Event::ApiFailed(ApiFailure::Conflict | ApiFailure::Lost))
             if tries < AT_ONCE =>
         {
             (State::Comparing { answer, tries: tries + 1 }, Command::Read)
+        }
+        // Reads were answered meanwhile: it is this write that fails, and no other need wait for it.
+        (State::Persisting { answer, .. }, Event::ApiFailed(ApiFailure::Conflict | ApiFailure::Lost)) => {
+            hold(answer, Held::WriteFails)
         }
         (State::Persisting { answer, .. } | State::Comparing { answer, .. }, Event::ApiFailed(failure)) => {
             hold(answer, failure.into())
@@ -527,7 +539,8 @@ fn compare(attempt: &Attempt, answer: Answer, tries: u8, view: View) -> (State, 
     if attempt.replay && view.claim == Standing::OthersAlive {
         return hold(answer, Held::Claimed);
     }
-    if answer.rotated && (view.refreshed_from == Some(answer.refresh) || view.spent.contains(answer.refresh)) {
+    let noted_as_spent = view.refreshed_from == Some(answer.refresh) || view.spent.contains(answer.refresh);
+    if answer.rotated && noted_as_spent && !own_claim {
         // What the journal kept was stored, and spent by another since: what stands there now is for that one to mend.
         return forget(false, Outcome::SupersededBySibling);
     }
@@ -548,10 +561,7 @@ fn compare(attempt: &Attempt, answer: Answer, tries: u8, view: View) -> (State, 
     if spent_token_stands {
         return persist(view.version, answer, tries, own_claim || view.claim == Standing::Free);
     }
-    // Without rotation, `refreshed-from` names the pair: the token alone is not spent.
-    let from_the_same = [attempt.from, attempt.from_pair].into_iter().any(|from| view.refreshed_from == Some(from));
-    let sibling = from_the_same && view.noted_pair == view.pair;
-    if sibling {
+    if is_siblings(attempt, &view) {
         // A sibling that stored its answer while this claim stood had called before this one did:
         // it leaves another's claim in place. With the claim gone, the sibling's call was later.
         return if own_claim {
@@ -561,6 +571,13 @@ fn compare(attempt: &Attempt, answer: Answer, tries: u8, view: View) -> (State, 
         };
     }
     give_back(view, Release::GiveBack { handled: false }, Outcome::SupersededByPerson)
+}
+
+/// Does a pair stand there that another instance stored in answer to the same token?
+fn is_siblings(attempt: &Attempt, view: &View) -> bool {
+    // Without rotation, `refreshed-from` names the pair: the token alone is not spent.
+    let from_the_same = [attempt.from, attempt.from_pair].into_iter().any(|from| view.refreshed_from == Some(from));
+    from_the_same && view.noted_pair == view.pair
 }
 
 /// Settles the claim after a try that did not spend the token: what an earlier one did to it stays as unknown as it was.

@@ -42,6 +42,17 @@ fn before(at: &str, claim: Standing) -> View {
     }
 }
 
+/// The Secret with the answer in it.
+fn after(at: &str) -> View {
+    View {
+        refresh: Some(NEW),
+        pair: Some(NEW_PAIR),
+        refreshed_from: Some(SPENT),
+        noted_pair: Some(NEW_PAIR),
+        ..before(at, Standing::Free)
+    }
+}
+
 fn step(state: State, event: Event) -> (State, Command) {
     next(&attempt(), state, event)
 }
@@ -64,9 +75,20 @@ fn all_going_well_it_is_rehearse_claim_intend_call_journal_persist_forget() {
     assert_eq!(command, Command::JournalAnswer);
     let (state, command) = step(state, Event::Journaled);
     assert_eq!(command, Command::Persist { at: version("2"), remove_claim: true });
-    let (state, command) = step(state, Event::Applied(before("3", Standing::Free)));
+    let (state, command) = step(state, Event::Applied(after("3")));
     assert_eq!(command, Command::Forget { keep: true });
     assert_eq!(step(state, Event::Forgotten).1, Command::Finish(Outcome::Refreshed));
+}
+
+#[test]
+fn a_write_that_was_taken_with_other_tokens_in_it_stored_nothing() {
+    let state = State::Persisting { answer: answer(), tries: 0 };
+    let (state, command) = step(state, Event::Applied(before("3", Standing::Free)));
+    assert_eq!(command, Command::Wait(Waiting::ToPersist(Held::Refused)));
+    let (state, _) = step(state, Event::Waited);
+    let put_back = View { refreshed_from: Some(SPENT), noted_pair: Some(NEW_PAIR), ..before("3", Standing::Free) };
+    let (_, command) = step(state, Event::Read(put_back));
+    assert_eq!(command, Command::Persist { at: version("3"), remove_claim: true });
 }
 
 #[test]
@@ -297,8 +319,11 @@ fn writes_that_fail_while_reads_work_are_tried_with_pauses_and_the_answer_is_hel
         assert_eq!(command, Command::Read);
         (state, _) = step(comparing, Event::Read(before("3", OWN)));
     }
+    let (state, command) = step(state, failed(ApiFailure::Lost));
+    assert_eq!(command, Command::Wait(Waiting::ToPersist(Held::WriteFails)), "no other write need wait for this one");
+    let (state, _) = step(state, Event::Waited);
     let (_, command) = step(state, failed(ApiFailure::Lost));
-    assert_eq!(command, Command::Wait(Waiting::ToPersist(Held::ServerAway)));
+    assert_eq!(command, Command::Wait(Waiting::ToPersist(Held::ServerAway)), "now reads fail, too");
 }
 
 #[test]

@@ -61,7 +61,7 @@ use crate::{
 const SLICE_SEED: u64 = 20_260_101;
 
 /// How often a fault that missed its moment is aimed again.
-const MOST_MISSES: usize = 4;
+const MOST_MISSES: usize = 12;
 
 /// For a fault of a schedule, whose step may not come any more after the ones before it.
 const PERHAPS: Duration = Duration::from_secs(7);

@@ -3,7 +3,9 @@
 //!
 //! What `src/decide/tests.rs` holds of one instant and one policy is not said again here.
 
-use tiktok_shop_operator::api::Reason;
+use std::time::Duration;
+
+use tiktok_shop_operator::api::{REFRESH_BEFORE_MAX_PERCENT, Reason, RefreshBefore};
 use tiktok_shop_operator::decide::{
     Because, ClaimFacts, ClaimStanding, CodeFacts, CodeFailure, CredentialsState, Decision, Failure, History, Observed,
     Policy, SecretState, TokenFacts, Waiting, decide,
@@ -11,7 +13,7 @@ use tiktok_shop_operator::decide::{
 use tiktok_shop_operator::tokens::{Digest, LATEST};
 
 /// The bounds of `refreshBefore`, in seconds.
-const REFRESH_BEFORE: std::ops::RangeInclusive<i64> = 300..=144 * 3_600;
+const REFRESH_BEFORE: std::ops::RangeInclusive<u64> = 300..=144 * 3_600;
 
 /// Seconds between two refreshes at the least, however short a token's life.
 const SHORTEST_PAUSE: i64 = 5;
@@ -140,12 +142,14 @@ fn may_be_refreshed(observed: &Observed<'_>, now: i64) {
 }
 
 /// The window of a living token, or a third of its life, is left to refresh it in.
-fn not_past_the_window(facts: &TokenFacts, refresh_before: i64, until: i64) {
+fn not_past_the_window(facts: &TokenFacts, refresh_before: RefreshBefore, until: i64) {
     let life = |expires_at: i64| facts.born_at.map(|born_at| expires_at.saturating_sub(born_at));
     let after_birth = |pause: i64| facts.born_at.is_some_and(|born_at| until <= born_at.saturating_add(pause));
     match facts.access_expires_at {
         Some(expires_at) if life(expires_at).is_none_or(|life| life > 0) => {
-            let window = life(expires_at).map_or(refresh_before, |life| refresh_before.min(life / 3));
+            let life = life(expires_at);
+            let refresh_before = refresh_before.seconds(life);
+            let window = life.map_or(refresh_before, |life| refresh_before.min(life / 3));
             let in_time = until <= expires_at.saturating_sub(window);
             assert!(in_time || after_birth(SHORTEST_PAUSE), "until {until}, of {facts:?}");
         }
@@ -229,8 +233,11 @@ impl Bytes<'_> {
         }
     }
 
-    fn refresh_before(&mut self) -> i64 {
+    fn refresh_before(&mut self) -> RefreshBefore {
         let width = REFRESH_BEFORE.end() - REFRESH_BEFORE.start() + 1;
-        REFRESH_BEFORE.start() + i64::from(self.u32()) % width
+        if self.u8() == 0 {
+            return RefreshBefore::Percent(1 + self.u8() % REFRESH_BEFORE_MAX_PERCENT);
+        }
+        RefreshBefore::Duration(Duration::from_secs(REFRESH_BEFORE.start() + u64::from(self.u32()) % width))
     }
 }

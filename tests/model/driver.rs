@@ -1,7 +1,9 @@
 //! What the operator does around `next`: each function says which one of the product it mirrors.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
+use tiktok_shop_operator::api::RefreshBefore;
 use tiktok_shop_operator::decide::{
     ClaimFacts, ClaimStanding, CredentialsState, Decision, History, Observed, Policy, SecretState, TokenFacts, decide,
 };
@@ -17,7 +19,7 @@ use super::world::{
 
 /// The instant at which everything is decided. All pauses are over then: time passes as it pleases.
 const NOW: i64 = 1_000_000_000;
-const POLICY: Policy = Policy { refresh_before: 86_400 };
+const POLICY: Policy = Policy { refresh_before: RefreshBefore::Duration(Duration::from_hours(24)) };
 
 /// What is fixed for a scenario.
 #[derive(Debug, Clone, Copy)]

@@ -343,7 +343,7 @@ async fn a_refused_code_that_is_taken_away_is_forgotten() {
 
 /// A code is single-use: that nobody knows what became of it is said, and it is presented once more.
 ///
-/// Covers: reason/OutcomeUnknown, event/OutcomeUnknown, annotation/refresh-attempt, metric/tiktokshop_outcome_unknown_total
+/// Covers: reason/OutcomeUnknown, event/OutcomeUnknown, annotation/refresh-attempt, `metric/tiktokshop_outcome_unknown_total`
 #[tokio::test]
 async fn a_code_whose_answer_is_lost_is_said_to_be_of_unknown_outcome_and_is_presented_once_more() {
     for was_used in [false, true] {
