@@ -42,6 +42,11 @@ pub(super) fn take_in(entry: &mut Entry, finished: &Finished, job: Option<UnderW
     }
     entry.last_spent = finished.spent_token.or(entry.last_spent);
     entry.last_code = finished.spent_code.or(entry.last_code);
+    // The Secret's own note of it may have been dropped, or not been made.
+    let last_code = entry.last_code;
+    if let Some(code) = entry.known.code_mut() {
+        code.facts.known_spent |= last_code == Some(code.digest);
+    }
     let started = chrono::DateTime::from_timestamp(finished.started_at, 0);
     match finished.outcome {
         // The pair is the one of the last refresh: nothing was tried, and no request was answered.

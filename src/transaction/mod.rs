@@ -552,11 +552,9 @@ fn compare(attempt: &Attempt, answer: Answer, tries: u8, view: View) -> (State, 
             let alone = view.beside.is_none_or(|beside| attempt.spent_before.contains(beside));
             (refresh == attempt.from && alone) || attempt.spent_before.contains(refresh)
         }
+        Some(refresh) if refresh != attempt.from => attempt.spent_before.contains(refresh),
         // Where TikTok did not rotate, the refresh token alone tells nothing: it stands in every pair.
-        Some(refresh) => match view.pair {
-            None => refresh == attempt.from,
-            Some(pair) => pair == attempt.from_pair,
-        },
+        Some(_) => view.pair.is_none_or(|pair| pair == attempt.from_pair),
     };
     if spent_token_stands {
         return persist(view.version, answer, tries, own_claim || view.claim == Standing::Free);

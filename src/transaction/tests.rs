@@ -264,6 +264,16 @@ fn without_rotation_the_pair_tells_a_sibling_from_the_spent_token() {
 }
 
 #[test]
+fn without_rotation_too_an_answer_is_stored_over_a_token_that_is_known_to_be_spent() {
+    let kept = Answer { pair: NEW_PAIR, refresh: SPENT, rotated: false };
+    let put_back = View { refresh: Some(OTHER), pair: Some(OTHER_PAIR), ..before("3", OWN) };
+    let knows = Attempt { spent_before: SpentTokens::default().with(OTHER), ..attempt() };
+    let comparing = State::Comparing { answer: kept, tries: 0 };
+    let (_, command) = next(&knows, comparing, Event::Read(put_back));
+    assert_eq!(command, Command::Persist { at: version("3"), remove_claim: true });
+}
+
+#[test]
 fn an_answer_is_held_and_written_again_whatever_the_api_server_says() {
     for (failure, why) in [
         (ApiFailure::NotFound, Held::NotFound),
