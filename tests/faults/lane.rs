@@ -6,7 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -687,9 +687,14 @@ impl Lane {
 
 /// The library that `faketime` preloads; none where it is not installed.
 pub fn faketime() -> Option<String> {
-    let asked = std::process::Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output();
-    let said = String::from_utf8(asked.ok()?.stdout).ok()?;
-    said.split_whitespace().next().map(str::to_owned)
+    // Asked once: of many that are started at the same time, one now and then does not come up.
+    static LIBRARY: OnceLock<Option<String>> = OnceLock::new();
+    let ask = || {
+        let asked = std::process::Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output();
+        let said = String::from_utf8(asked.ok()?.stdout).ok()?;
+        said.split_whitespace().next().map(str::to_owned)
+    };
+    LIBRARY.get_or_init(ask).clone()
 }
 
 pub fn is_ready(status: &Value) -> bool {

@@ -69,7 +69,15 @@ impl Options {
                 "--times" => options.times = number::<usize>(&value()?)?.max(1),
                 "--only" => {
                     let text = value()?;
-                    let cells: Option<Vec<Cell>> = text.split('+').map(Cell::parse).collect();
+                    // Some faults have the sign in their name.
+                    let names = text.split('+').fold(Vec::<String>::new(), |mut names, part| {
+                        match names.last_mut() {
+                            Some(before) if !part.contains('/') => *before = format!("{before}+{part}"),
+                            _ => names.push(part.to_owned()),
+                        }
+                        names
+                    });
+                    let cells: Option<Vec<Cell>> = names.iter().map(|name| Cell::parse(name)).collect();
                     let cells = cells.ok_or_else(|| {
                         let cells: Vec<_> = Cell::sensible().map(|cell| cell.to_string()).collect();
                         format!("{text:?} is no field of the matrix; these are: {}", cells.join(" "))
