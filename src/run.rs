@@ -33,8 +33,13 @@ pub enum RunError {
     #[error("failed to set up logging: {0}")]
     Telemetry(#[from] telemetry::TelemetryError),
     /// The endpoint is none.
-    #[error("--token-endpoint: {0}")]
-    Endpoint(#[from] EndpointError),
+    #[error("{flag}: {problem}")]
+    Endpoint {
+        /// The flag that names it.
+        flag: &'static str,
+        /// Why not.
+        problem: EndpointError,
+    },
     /// The file of `--ca-file` can't be read.
     #[error("--ca-file: failed to read {path}: {source}; name a readable file of PEM certificates")]
     CaFile {
@@ -80,7 +85,7 @@ impl RunError {
     /// Is a flag or variable wrong, and not what was found with it?
     #[must_use]
     pub const fn is_usage(&self) -> bool {
-        matches!(self, Self::Endpoint(_) | Self::CaFile { .. } | Self::Certificates(_))
+        matches!(self, Self::Endpoint { .. } | Self::CaFile { .. } | Self::Certificates(_))
     }
 }
 
@@ -99,10 +104,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     // First of all: from here on a SIGTERM is an orderly end, not a death.
     let signals = Signals::listen().map_err(RunError::Runtime)?;
     let metrics = Arc::new(metrics_of(&settings));
-    let tiktok = tiktok_client(&settings)?.telling({
-        let metrics = Arc::clone(&metrics);
-        Box::new(move |status, code| metrics.api_request(status, code))
-    });
+    let (tiktok, authorization) = tiktok_clients(&settings, &metrics)?;
     let port = Port::open(settings.listen)?;
     let cluster = Cluster::infer().await.map_err(|error| RunError::NoCluster(Box::new(error)))?;
     match cluster.serves_integrations().await {
@@ -133,6 +135,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
         process,
         listen = %port.address(),
         endpoint = settings.token_endpoint,
+        authorization_endpoint = settings.authorization_endpoint,
         journal = settings.journal_dir.is_some(),
         leader_election = settings.leader_election.is_some(),
         "started"
@@ -142,6 +145,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
         Parts {
             cluster,
             tiktok,
+            authorization,
             journal: journal.clone(),
             left,
             pod,
@@ -176,8 +180,11 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     if lost > 0 { Err(RunError::Lost(lost)) } else { Ok(()) }
 }
 
-fn tiktok_client(settings: &Settings) -> Result<TokenClient, RunError> {
-    let endpoint = Endpoint::parse(&settings.token_endpoint)?;
+/// The clients of the two endpoints: for refreshes, and for exchanges.
+fn tiktok_clients(settings: &Settings, metrics: &Arc<Metrics>) -> Result<(TokenClient, TokenClient), RunError> {
+    let parse = |flag, text| Endpoint::parse(text).map_err(|problem| RunError::Endpoint { flag, problem });
+    let refreshes = parse("--token-endpoint", &settings.token_endpoint)?;
+    let exchanges = parse("--authorization-endpoint", &settings.authorization_endpoint)?;
     let form = match settings.token_request {
         TokenRequest::Auto => RequestForm::Auto,
         TokenRequest::Json => RequestForm::Json,
@@ -188,12 +195,16 @@ fn tiktok_client(settings: &Settings) -> Result<TokenClient, RunError> {
         None => None,
     };
     let user_agent = concat!("tiktok-shop-operator/", env!("CARGO_PKG_VERSION"));
-    TokenClient::new(endpoint, form, roots.as_deref(), user_agent, settings.request_timeout).map_err(
-        |error| match error {
+    let client = |endpoint, form| {
+        let client = TokenClient::new(endpoint, form, roots.as_deref(), user_agent, settings.request_timeout);
+        let client = client.map_err(|error| match error {
             ClientBuildError::NoCertificate | ClientBuildError::BadCertificate => RunError::Certificates(error),
             error => RunError::Client(error),
-        },
-    )
+        })?;
+        let metrics = Arc::clone(metrics);
+        Ok::<_, RunError>(client.telling(Box::new(move |status, code| metrics.api_request(status, code))))
+    };
+    Ok((client(refreshes, form)?, client(exchanges, RequestForm::Query)?))
 }
 
 fn metrics_of(settings: &Settings) -> Metrics {

@@ -66,6 +66,8 @@ reasons! {
     RefreshTokenRejected,
     /// The refresh token has expired: the shop must be authorized anew.
     RefreshTokenExpired,
+    /// TikTok Shop refused the authorization code, or it was used before: the shop must be authorized anew.
+    AuthorizationCodeRejected,
     /// TikTok Shop refused the app key or the app secret.
     AppCredentialsRejected,
     /// TikTok Shop does not accept requests from this address: it is not in the app's IP allow list.
@@ -114,7 +116,8 @@ impl Reason {
 
     /// Whether nothing but a person can help, so that the condition `Stalled` is set.
     ///
-    /// Never true of what may simply not be applied yet, such as a Secret that is not there.
+    /// Never true of what may simply not be applied yet, such as a Secret that is not there. A rejected authorization
+    /// code beside tokens that live is no such case either: see `report`.
     #[must_use]
     pub const fn stalls(self) -> bool {
         matches!(
@@ -124,6 +127,7 @@ impl Reason {
                 | Self::TokenSecretReverted
                 | Self::RefreshTokenExpired
                 | Self::RefreshTokenRejected
+                | Self::AuthorizationCodeRejected
                 | Self::AppCredentialsRejected
                 | Self::IpNotAllowed
         )
@@ -220,6 +224,7 @@ mod tests {
                 "TokenSecretReverted",
                 "RefreshTokenRejected",
                 "RefreshTokenExpired",
+                "AuthorizationCodeRejected",
                 "AppCredentialsRejected",
                 "IpNotAllowed",
                 "PersistFailed",
@@ -250,6 +255,7 @@ mod tests {
                 "TokenSecretReverted",
                 "RefreshTokenRejected",
                 "RefreshTokenExpired",
+                "AuthorizationCodeRejected",
                 "AppCredentialsRejected",
                 "IpNotAllowed",
             ]
