@@ -59,6 +59,7 @@ fuzz: ## Look for inputs that break a promise, FUZZ_RUNS=1000000 for each target
 	done
 
 faults: assets ## Inject a thousand faults: no token is lost, none spent twice (6 minutes; FAULTS="--seed 7")
+	@$(CARGO) build --quiet --example tiktok-shop-simulator
 	$(CARGO) test --test faults -- --full $(FAULTS)
 
 faults-selftest: assets ## Show that the fault suite catches each of the defects in tests/faults/defects (30 minutes)
