@@ -129,6 +129,7 @@ fn items() -> BTreeSet<String> {
         names::REFRESH_ATTEMPT,
         names::REFRESHED_AT,
         names::REFRESHED_FROM,
+        names::SPENT_TOKENS,
         names::TOKENS_DIGEST,
         names::HANDLED_REFRESH_REQUEST,
     ] {
