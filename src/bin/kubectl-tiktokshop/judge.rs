@@ -5,7 +5,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use kube::{Resource as _, ResourceExt as _};
 use tiktok_shop_operator::api::names::REFRESH_REQUESTED_AT;
-use tiktok_shop_operator::api::{ConditionType, LastError, Reason, RefreshBefore, TikTokShopIntegrationStatus};
+use tiktok_shop_operator::api::{
+    ConditionType, LastError, Reason, RefreshBefore, TikTokShopIntegrationSpec, TikTokShopIntegrationStatus,
+};
 use tiktok_shop_operator::cluster::WatchedIntegration;
 use tiktok_shop_operator::decide;
 
@@ -123,7 +125,7 @@ fn window_opens(
     expires_at: DateTime<Utc>,
 ) -> i64 {
     let refresh_before =
-        integration.spec.as_ref().ok().and_then(|spec| spec.refresh_before()).unwrap_or(REFRESH_BEFORE);
+        integration.spec.as_ref().ok().and_then(TikTokShopIntegrationSpec::refresh_before).unwrap_or(REFRESH_BEFORE);
     let life = status.last_refresh_time.map(|born| expires_at.timestamp() - born.timestamp());
     expires_at.timestamp() - decide::window(refresh_before, life, 0).length
 }

@@ -29,10 +29,15 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 /// Ended by Ctrl-C, as shells count it.
-const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = 130;
+
+/// Ended by SIGTERM, as shells count it.
+pub const TERMINATED: u8 = 143;
 
 fn main() -> ExitCode {
-    let language = Language::of_environment(|name| std::env::var(name).ok());
+    let messages = |named: Option<Language>| {
+        Messages::of(named.unwrap_or_else(|| Language::of_environment(|name| std::env::var(name).ok())))
+    };
     if let Some(words) = args::words_to_complete(std::env::args_os()) {
         return block_on(async {
             terminal::print(&completion::complete(&words).await);
@@ -41,7 +46,7 @@ fn main() -> ExitCode {
     }
     match args::parse(std::env::args_os()) {
         Ok(cli) => {
-            let messages = Messages::of(cli.common.lang.unwrap_or(language));
+            let messages = messages(cli.common.lang);
             block_on(async {
                 carry_out(&cli, &messages).await.unwrap_or_else(|failure| {
                     complain(&failure.say(&messages));
@@ -53,8 +58,9 @@ fn main() -> ExitCode {
             terminal::print(&text);
             ExitCode::SUCCESS
         }
-        Err(Halt::Usage(error)) => {
-            complain(&Messages::of(language).with("error-usage", &[("error", &error)]));
+        Err(Halt::Usage(usage)) => {
+            let messages = messages(args::language_of(std::env::args_os()));
+            complain(&messages.with("error-usage", &[("error", &usage.say(&messages))]));
             ExitCode::from(USAGE)
         }
     }
@@ -88,8 +94,7 @@ async fn carry_out(cli: &Cli, messages: &Messages) -> Result<u8, Failure> {
         }
         Command::Status(options) => {
             let selected = Selected::of(&cli.common, &options.selection).await?;
-            let is_interrupted = status::status(&selected, options, messages, terminal).await?;
-            Ok(if is_interrupted { INTERRUPTED } else { 0 })
+            status::status(&selected, options, messages, terminal).await
         }
         Command::Completion { shell } => {
             terminal::print(completion::script(*shell));

@@ -1,6 +1,9 @@
 //! What a terminal can show, and the lines that go to it.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::os::fd::AsFd;
+
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// Where the output goes and what may stand in it.
 #[derive(Clone, Copy, Debug)]
@@ -44,10 +47,8 @@ impl Terminal {
     pub fn progress(self, line: &str) {
         if self.draws_progress {
             // Wrapped lines could not be removed again.
-            let width = rustix::termios::tcgetwinsize(std::io::stderr()).map_or(80, |size| usize::from(size.ws_col));
-            let width = if width == 0 { 80 } else { width };
-            let line: String = line.chars().take(width.saturating_sub(1)).collect();
-            say_raw(&format!("\r\u{1b}[K{line}"));
+            let width = size_of(std::io::stderr()).width;
+            say_raw(&format!("\r\u{1b}[K{}", cut(line, width.saturating_sub(1))));
         }
     }
 
@@ -57,6 +58,85 @@ impl Terminal {
             say_raw("\r\u{1b}[K");
         }
     }
+}
+
+/// How much fits on a terminal.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Lines.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+/// The size of a terminal; the usual one where it does not tell.
+fn size_of(terminal: impl AsFd) -> Size {
+    let told = rustix::termios::tcgetwinsize(terminal).map_or((0, 0), |size| (size.ws_row, size.ws_col));
+    let or = |told: u16, usual: usize| if told == 0 { usual } else { usize::from(told) };
+    Size { height: or(told.0, 24), width: or(told.1, 80) }
+}
+
+/// The terminal's other screen, which leaves no trace: what stood there before comes back when this is dropped.
+pub struct Screen(());
+
+impl Screen {
+    /// Turns to it, without a cursor.
+    pub fn open() -> Self {
+        print("\u{1b}[?1049h\u{1b}[?25l");
+        Self(())
+    }
+
+    /// How much fits now.
+    pub fn size(&self) -> Size {
+        let Self(()) = self;
+        size_of(std::io::stdout())
+    }
+
+    /// Draws lines in place of what is there; they must fit.
+    pub fn draw(&self, lines: &[String]) {
+        let Self(()) = self;
+        // Line by line, and what was below at the end: a screen that is cleared first flickers.
+        let mut text = "\u{1b}[H".to_owned();
+        for (index, line) in lines.iter().enumerate() {
+            text.extend([if index == 0 { "" } else { "\n" }, "\u{1b}[K", line]);
+        }
+        text.push_str(if lines.is_empty() { "\u{1b}[J" } else { "\n\u{1b}[J" });
+        print(&text);
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        print("\u{1b}[?25h\u{1b}[?1049l");
+    }
+}
+
+/// The start of a text that fits into so many columns.
+pub fn cut(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut left = width.saturating_sub(1);
+    let fits = |c: &char| {
+        let width = c.width().unwrap_or(0);
+        let fits = width <= left;
+        left = left.saturating_sub(width);
+        fits
+    };
+    let start: String = text.chars().take_while(fits).collect();
+    if width == 0 { start } else { format!("{}…", start.trim_end()) }
+}
+
+/// A text in lines of so many columns, parted between words.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut().filter(|line| line.width() + 1 + word.width() <= width) {
+            Some(line) => line.extend([" ", word]),
+            None => lines.push(cut(word, width)),
+        }
+    }
+    lines
 }
 
 /// The colours, by their number in an escape sequence.
@@ -88,4 +168,31 @@ pub fn complain(text: &str) {
 fn say_raw(text: &str) {
     // Whoever closed standard error does not want to know.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_to_the_columns_that_it_fills() {
+        for (text, width, expected) in [
+            ("shop", 4, "shop"),
+            ("shop-1", 4, "sho…"),
+            ("hết hạn", 4, "hết…"),
+            ("店铺一", 4, "店…"),
+            ("shop", 1, "…"),
+            ("shop", 0, ""),
+        ] {
+            assert_eq!(cut(text, width), expected, "{text} in {width}");
+            assert!(cut(text, width).width() <= width);
+        }
+    }
+
+    #[test]
+    fn a_long_line_is_parted_between_words() {
+        assert_eq!(wrapped("see that the operator runs", 12), ["see that the", "operator", "runs"]);
+        assert_eq!(wrapped("kubernetes", 5), ["kube…"]);
+        assert!(wrapped("", 5).is_empty());
+    }
 }
