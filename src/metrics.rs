@@ -53,10 +53,11 @@ const OTHER: &str = "other";
 const NONE: &str = "none";
 
 /// What a refresh may fail with, as named by the resource's conditions.
-const FAILURES: [&str; 19] = [
+const FAILURES: [&str; 20] = [
     "ApiError",
     "AppCredentialsNotFound",
     "AppCredentialsRejected",
+    "AuthorizationCodeRejected",
     "InvalidResponse",
     "IpNotAllowed",
     "NetworkError",

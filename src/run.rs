@@ -32,8 +32,13 @@ pub enum RunError {
     #[error("failed to set up logging: {0}")]
     Telemetry(#[from] telemetry::TelemetryError),
     /// The endpoint is none.
-    #[error("--token-endpoint: {0}")]
-    Endpoint(#[from] EndpointError),
+    #[error("{flag}: {problem}")]
+    Endpoint {
+        /// The flag that names it.
+        flag: &'static str,
+        /// Why not.
+        problem: EndpointError,
+    },
     /// The file of `--ca-file` can't be read.
     #[error("--ca-file: failed to read {path}: {source}; name a readable file of PEM certificates")]
     CaFile {
@@ -86,7 +91,7 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
 async fn serve(settings: Settings) -> Result<(), RunError> {
     // First of all: from here on a SIGTERM is an orderly end, not a death.
     let signals = Signals::listen().map_err(RunError::Runtime)?;
-    let tiktok = tiktok_client(&settings)?;
+    let (tiktok, authorization) = tiktok_clients(&settings)?;
     let port = Port::open(settings.listen)?;
     let cluster = Cluster::infer().await.map_err(|error| RunError::NoCluster(Box::new(error)))?;
     match cluster.serves_integrations().await {
@@ -117,6 +122,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
         process,
         listen = %port.address(),
         endpoint = settings.token_endpoint,
+        authorization_endpoint = settings.authorization_endpoint,
         journal = settings.journal_dir.is_some(),
         leader_election = settings.leader_election.is_some(),
         "started"
@@ -126,6 +132,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
         Parts {
             cluster,
             tiktok,
+            authorization,
             journal: journal.clone(),
             left,
             pod,
@@ -160,8 +167,11 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     if lost > 0 { Err(RunError::Lost(lost)) } else { Ok(()) }
 }
 
-fn tiktok_client(settings: &Settings) -> Result<TokenClient, RunError> {
-    let endpoint = Endpoint::parse(&settings.token_endpoint)?;
+/// The clients of the two endpoints: for refreshes, and for exchanges.
+fn tiktok_clients(settings: &Settings) -> Result<(TokenClient, TokenClient), RunError> {
+    let parse = |flag, text| Endpoint::parse(text).map_err(|problem| RunError::Endpoint { flag, problem });
+    let refreshes = parse("--token-endpoint", &settings.token_endpoint)?;
+    let exchanges = parse("--authorization-endpoint", &settings.authorization_endpoint)?;
     let form = match settings.token_request {
         TokenRequest::Auto => RequestForm::Auto,
         TokenRequest::Json => RequestForm::Json,
@@ -172,7 +182,9 @@ fn tiktok_client(settings: &Settings) -> Result<TokenClient, RunError> {
         None => None,
     };
     let user_agent = concat!("tiktok-shop-operator/", env!("CARGO_PKG_VERSION"));
-    Ok(TokenClient::new(endpoint, form, roots.as_deref(), user_agent, settings.request_timeout)?)
+    let client =
+        |endpoint, form| TokenClient::new(endpoint, form, roots.as_deref(), user_agent, settings.request_timeout);
+    Ok((client(refreshes, form)?, client(exchanges, RequestForm::Query)?))
 }
 
 fn first_set(names: &[&str]) -> Option<String> {

@@ -33,8 +33,9 @@ const POD_NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/
 const LEASE_NAME: &str = "tiktok-shop-operator";
 
 /// Flags with a default, and that default as a user would write it.
-const DEFAULTS: [(&str, &str); 14] = [
+const DEFAULTS: [(&str, &str); 15] = [
     ("token-endpoint", "https://auth.tiktok-shops.com/api/v2/token/refresh"),
+    ("authorization-endpoint", "https://auth.tiktok-shops.com/api/v2/token/get"),
     ("token-request", "auto"),
     ("request-timeout", "30s"),
     ("refresh-before", "24h"),
@@ -101,6 +102,9 @@ pub struct RunArgs {
     /// TikTok's token endpoint; HTTPS only, but for loopback addresses
     #[arg(long, value_name = "URL")]
     pub token_endpoint: Option<Word>,
+    /// Where an authorization code is exchanged for tokens; HTTPS only, but for loopback addresses
+    #[arg(long, value_name = "URL")]
+    pub authorization_endpoint: Option<Word>,
     /// How a refresh is asked for: json, query, or auto (json first, query where the endpoint does not serve it)
     #[arg(long, value_name = "FORM")]
     pub token_request: Option<Word>,
@@ -365,6 +369,8 @@ pub struct LeaderElection {
 pub struct Settings {
     /// TikTok's token endpoint, not parsed yet.
     pub token_endpoint: String,
+    /// Where an authorization code is exchanged, not parsed yet.
+    pub authorization_endpoint: String,
     /// How a refresh is asked for.
     pub token_request: TokenRequest,
     /// For one API call, 1 s to 5 min.
@@ -434,6 +440,7 @@ impl Settings {
 
         Ok(Self {
             token_endpoint: required(read("token-endpoint", &args.token_endpoint)?).text,
+            authorization_endpoint: required(read("authorization-endpoint", &args.authorization_endpoint)?).text,
             token_request: required(read("token-request", &args.token_request)?).one_of(&[
                 ("auto", TokenRequest::Auto),
                 ("json", TokenRequest::Json),
@@ -779,6 +786,7 @@ mod tests {
     fn the_defaults_are_the_documented_ones() {
         let settings = parse(&[], &[]).unwrap();
         assert_eq!(settings.token_endpoint, "https://auth.tiktok-shops.com/api/v2/token/refresh");
+        assert_eq!(settings.authorization_endpoint, "https://auth.tiktok-shops.com/api/v2/token/get");
         assert_eq!(settings.token_request, TokenRequest::Auto);
         assert_eq!(settings.request_timeout, Duration::from_secs(30));
         assert_eq!(settings.ca_file, None);
@@ -803,6 +811,7 @@ mod tests {
         // (flag, as a flag, as a variable; what shows which won)
         let all: &[(&str, &str, &str)] = &[
             ("token-endpoint", "https://a.example", "https://b.example"),
+            ("authorization-endpoint", "https://a.example", "https://b.example"),
             ("token-request", "json", "query"),
             ("request-timeout", "10s", "1m30s"),
             ("ca-file", "/a", "/b"),

@@ -54,6 +54,8 @@ reasons! {
     RefreshTokenRejected,
     /// The refresh token has expired: the shop must be authorized anew.
     RefreshTokenExpired,
+    /// TikTok Shop refused the authorization code, or it was used before: the shop must be authorized anew.
+    AuthorizationCodeRejected,
     /// TikTok Shop refused the app key or the app secret.
     AppCredentialsRejected,
     /// TikTok Shop does not accept requests from this address: it is not in the app's IP allow list.
@@ -102,7 +104,8 @@ impl Reason {
 
     /// Whether nothing but a person can help, so that the condition `Stalled` is set.
     ///
-    /// Never true of what may simply not be applied yet, such as a Secret that is not there.
+    /// Never true of what may simply not be applied yet, such as a Secret that is not there. A rejected authorization
+    /// code beside tokens that live is no such case either: see `report`.
     #[must_use]
     pub const fn stalls(self) -> bool {
         matches!(
@@ -112,6 +115,7 @@ impl Reason {
                 | Self::TokenSecretReverted
                 | Self::RefreshTokenExpired
                 | Self::RefreshTokenRejected
+                | Self::AuthorizationCodeRejected
                 | Self::AppCredentialsRejected
                 | Self::IpNotAllowed
         )
@@ -194,6 +198,7 @@ mod tests {
                 "TokenSecretReverted",
                 "RefreshTokenRejected",
                 "RefreshTokenExpired",
+                "AuthorizationCodeRejected",
                 "AppCredentialsRejected",
                 "IpNotAllowed",
                 "PersistFailed",
@@ -224,6 +229,7 @@ mod tests {
                 "TokenSecretReverted",
                 "RefreshTokenRejected",
                 "RefreshTokenExpired",
+                "AuthorizationCodeRejected",
                 "AppCredentialsRejected",
                 "IpNotAllowed",
             ]

@@ -27,6 +27,9 @@ const SECRET_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*
 /// A key in a Secret's `data`, as the API server wants it: not `.` alone, nor `..` at the start.
 const SECRET_KEY: &str = r"^\.?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$";
 
+/// What TikTok shows is digits; other harmless characters of a URL are let through.
+const SERVICE_ID: &str = r"^[-_.a-zA-Z0-9]+$";
+
 /// Printable characters, no white space at either end. A rule and no `pattern`, because it has a message of its own and
 /// because editors do not know RE2's character classes.
 const TEAM_ID_RULE: &str = r"self.matches(r'^[^\s\pC\pZ]([^\pC]*[^\s\pC\pZ])?$')";
@@ -53,7 +56,8 @@ const REFRESH_BEFORE_MESSAGE: &str = "refreshBefore must be a duration from 5m t
 /// A refresh would write the tokens over the app's credentials.
 const NO_CLASH_RULE: &str = "self.appCredentialsSecretRef.name != self.tokenSecretRef.name || \
      [self.tokenSecretRef.keys.accessToken, self.tokenSecretRef.keys.accessTokenExpireIn, \
-     self.tokenSecretRef.keys.refreshToken, self.tokenSecretRef.keys.refreshTokenExpireIn]\
+     self.tokenSecretRef.keys.refreshToken, self.tokenSecretRef.keys.refreshTokenExpireIn, \
+     self.tokenSecretRef.keys.authCode]\
      .all(key, !(key in [self.appCredentialsSecretRef.keys.appKey, self.appCredentialsSecretRef.keys.appSecret]))";
 
 const NO_CLASH_MESSAGE: &str = "tokenSecretRef.keys must not name a key of appCredentialsSecretRef.keys where both \
@@ -176,7 +180,8 @@ pub struct TikTokShopIntegrationSpec {
     pub app_credentials_secret_ref: AppCredentialsSecretRef,
 
     /// The Secret with the shop's tokens and their expiries, in the namespace of the integration. The operator reads
-    /// them from it and writes the new ones back. Each integration needs one of its own.
+    /// them from it and writes the new ones back. One that holds an authorization code gets the tokens for it. Each
+    /// integration needs one of its own.
     pub token_secret_ref: TokenSecretRef,
 
     /// How long before its expiry the access token is refreshed.
@@ -191,6 +196,11 @@ pub struct TikTokShopIntegrationSpec {
         extend("x-kubernetes-validations" = [{"rule": REFRESH_BEFORE_RULE, "message": REFRESH_BEFORE_MESSAGE}])
     )]
     pub refresh_before: Option<String>,
+
+    /// How a seller authorizes the app, for kubectl tiktokshop authorize, which makes the address of TikTok's page of it.
+    /// Optional: the command takes the same as flags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Authorization>,
 }
 
 impl TikTokShopIntegrationSpec {
@@ -230,6 +240,32 @@ impl RefreshBefore {
             Self::Percent(percent) => life.unwrap_or(USUAL_LIFE).max(0).saturating_mul(i64::from(percent)) / 100,
         }
     }
+}
+
+/// How a seller authorizes the app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Authorization {
+    /// The service id of the app, which TikTok Shop Partner Center shows beside it. Put numbers in quotes.
+    /// Example: "7172839405162738495"
+    #[schemars(length(min = 1, max = 64), extend("pattern" = SERVICE_ID))]
+    pub service_id: String,
+
+    /// Which page the seller sees: us for shops in the United States, global for all others. Defaults to global.
+    #[serde(default)]
+    #[schemars(extend("default" = "global"))]
+    pub region: Region,
+}
+
+/// Which of TikTok's pages a seller authorizes an app on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Region {
+    /// All shops but those in the United States.
+    #[default]
+    Global,
+    /// Shops in the United States.
+    Us,
 }
 
 /// Where the app's credentials are.
@@ -297,6 +333,13 @@ impl Default for AppCredentialsKeys {
                     each value needs a key of its own",
         "fieldPath": ".keys.refreshTokenExpireIn",
     },
+    {
+        "rule": "!(self.keys.authCode in [self.keys.accessToken, self.keys.accessTokenExpireIn, \
+                 self.keys.refreshToken, self.keys.refreshTokenExpireIn])",
+        "message": "authCode must be another key than those of the tokens and their expiries: each value needs a key \
+                    of its own",
+        "fieldPath": ".keys.authCode",
+    },
 ]))]
 pub struct TokenSecretRef {
     /// The name of the Secret. It must be in the same namespace as the integration, must not be immutable, and must
@@ -333,6 +376,12 @@ pub struct TokenSecretKeys {
     /// refresh_token_expire_in.
     #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_KEY))]
     pub refresh_token_expire_in: String,
+
+    /// The key of an authorization code, which TikTok gives when a seller authorizes the app. The operator exchanges it
+    /// for tokens, once, and removes it in the write that stores them; the tokens that stood there before are replaced.
+    /// A code lives about 30 minutes. Defaults to auth_code.
+    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_KEY))]
+    pub auth_code: String,
 }
 
 impl Default for TokenSecretKeys {
@@ -342,6 +391,7 @@ impl Default for TokenSecretKeys {
             access_token_expire_in: names::DEFAULT_ACCESS_TOKEN_EXPIRE_IN_KEY.to_owned(),
             refresh_token: names::DEFAULT_REFRESH_TOKEN_KEY.to_owned(),
             refresh_token_expire_in: names::DEFAULT_REFRESH_TOKEN_EXPIRE_IN_KEY.to_owned(),
+            auth_code: names::DEFAULT_AUTH_CODE_KEY.to_owned(),
         }
     }
 }
@@ -386,10 +436,19 @@ mod tests {
                         "accessTokenExpireIn": "access_token_expire_in",
                         "refreshToken": "refresh_token",
                         "refreshTokenExpireIn": "refresh_token_expire_in",
+                        "authCode": "auth_code",
                     },
                 },
             })
         );
+    }
+
+    #[test]
+    fn a_seller_authorizes_on_the_global_page_unless_it_is_said_otherwise() {
+        let read = |authorization| serde_json::from_value::<Authorization>(authorization);
+        assert_eq!(read(json!({"serviceId": "7"})).unwrap().region, Region::Global);
+        assert_eq!(read(json!({"serviceId": "7", "region": "us"})).unwrap().region, Region::Us);
+        assert!(read(json!({"serviceId": "7", "region": "eu"})).is_err());
     }
 
     #[test]

@@ -177,6 +177,19 @@ pub struct ClaimWrite<'a> {
     pub claim: Option<&'a str>,
     /// Marks a request annotation's value as handled.
     pub handled: Option<&'a str>,
+    /// Notes what is known to be spent, where that is more than stands there.
+    pub spent: Option<&'a SpentTokens>,
+}
+
+/// What a write of tokens does to the claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimChange<'a> {
+    /// Nothing: it is another's.
+    Leave,
+    /// Removes it.
+    Remove,
+    /// Puts this one in its place, as JSON text.
+    Replace(&'a str),
 }
 
 /// The write of new tokens, with all that stands beside them.
@@ -187,16 +200,18 @@ pub struct TokenWrite<'a> {
     pub values: &'a TokenValues,
     /// When the answer came.
     pub refreshed_at: &'a str,
-    /// Digest of the spent refresh token.
+    /// Digest of the spent refresh token or authorization code.
     pub refreshed_from: Digest,
-    /// All refresh tokens known to be spent, that one among them.
+    /// All that is known to be spent, that one among it.
     pub spent: &'a SpentTokens,
     /// Digest of the pair.
     pub tokens_digest: Digest,
     /// The request annotation's value that this answers.
     pub handled: Option<&'a str>,
-    /// Remove the claim? Another's claim stays.
-    pub remove_claim: bool,
+    /// What becomes of the claim.
+    pub claim: ClaimChange<'a>,
+    /// Remove the authorization code? Only the one that was spent for these tokens may go.
+    pub remove_code: bool,
 }
 
 /// Stand-in values for the rehearsal: as long as the tokens that stand there.
@@ -265,6 +280,10 @@ impl Cluster {
         if let Some(handled) = write.handled {
             annotations.insert(HANDLED_REFRESH_REQUEST, Some(handled));
         }
+        let spent = write.spent.map(ToString::to_string);
+        if let Some(spent) = &spent {
+            annotations.insert(SPENT_TOKENS, Some(spent));
+        }
         let patch = Patch { metadata: PatchMetadata { resource_version: version.as_str(), annotations }, data: None };
         self.patch_secret(namespace, name, &patch, false).await
     }
@@ -290,20 +309,26 @@ impl Cluster {
             (SPENT_TOKENS, Some(spent.as_str()).filter(|spent| !spent.is_empty())),
             (TOKENS_DIGEST, Some(digest.as_str())),
         ]);
-        if write.remove_claim {
-            annotations.insert(REFRESH_ATTEMPT, None);
+        match write.claim {
+            ClaimChange::Leave => {}
+            ClaimChange::Remove => drop(annotations.insert(REFRESH_ATTEMPT, None)),
+            ClaimChange::Replace(claim) => drop(annotations.insert(REFRESH_ATTEMPT, Some(claim))),
         }
         if let Some(handled) = write.handled {
             annotations.insert(HANDLED_REFRESH_REQUEST, Some(handled));
         }
         let (keys, values) = (write.keys, write.values);
         let expiry = |at: Option<i64>| at.map(|at| EncodedValue(encode(&at.to_string())));
-        let data = BTreeMap::from([
+        let mut data = BTreeMap::from([
             (&*keys.access_token, Some(EncodedValue(encode(values.access.expose())))),
             (&*keys.access_token_expire_in, expiry(values.access_expires_at)),
             (&*keys.refresh_token, Some(EncodedValue(encode(values.refresh.expose())))),
             (&*keys.refresh_token_expire_in, expiry(values.refresh_expires_at)),
         ]);
+        if write.remove_code {
+            // A code is read only where its key is none of these: no token can go with it.
+            data.entry(&*keys.auth_code).or_insert(None);
+        }
         let patch =
             Patch { metadata: PatchMetadata { resource_version: version.as_str(), annotations }, data: Some(data) };
         self.patch_secret(namespace, name, &patch, rehearse).await

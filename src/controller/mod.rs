@@ -30,7 +30,8 @@ use tokio::sync::{Notify, mpsc, watch as channel};
 use tokio::time::Instant;
 
 use self::agenda::{
-    Agenda, AppAtFailure, AppRef, Busy, Entry, FailedWith, Id, Known, Presence, SecretName, SharedAgenda, seconds,
+    Agenda, AppAtFailure, AppRef, Busy, Entry, ErrorOf, FailedWith, Id, Known, Presence, SecretName, SharedAgenda,
+    seconds,
 };
 use self::apps::{AppCheck, Apps};
 use self::claims::Claims;
@@ -45,7 +46,8 @@ use crate::api::{ConditionType, LastError, Reason, RefreshBefore};
 use crate::clock::{Clock, Drift};
 use crate::cluster::{ApiError, Cluster, Event, EventKind, Events, Version};
 use crate::decide::{
-    ClaimStanding, CredentialsState, Decision, Failure, History, Observed, Policy, SecretState, Waiting, decide,
+    ClaimStanding, CodeFailure, CredentialsState, Decision, Failure, History, Observed, Policy, SecretState, Waiting,
+    decide,
 };
 use crate::journal::{self, Journal};
 use crate::lease::Leadership;
@@ -135,8 +137,10 @@ struct UnderWay {
 pub struct Parts {
     /// The API server.
     pub cluster: Cluster,
-    /// TikTok's token endpoint.
+    /// TikTok's endpoint for refreshes.
     pub tiktok: TokenClient,
+    /// TikTok's endpoint for the exchange of authorization codes.
+    pub authorization: TokenClient,
     /// Where answers survive a crash.
     pub journal: Option<Journal>,
     /// What earlier processes left in the journal.
@@ -219,6 +223,7 @@ impl Controller {
         let shared = Arc::new(Shared {
             cluster: parts.cluster,
             tiktok: parts.tiktok,
+            authorization: parts.authorization,
             request_timeout: settings.request_timeout,
             journal: parts.journal,
             claims,
@@ -359,6 +364,7 @@ impl Controller {
                 access_token_expire_in,
                 refresh_token,
                 refresh_token_expire_in,
+                auth_code: intent.auth_code_key.as_str().into(),
             }),
             work,
             integration_gone: Arc::default(),
@@ -558,8 +564,7 @@ impl Controller {
         };
         tracing::debug!(id, ?decision, "decided");
         if let Decision::Refresh { .. } = decision {
-            let ready = agenda.get(id).and_then(|entry| entry.known.held()).is_some_and(|held| held.read.is_some());
-            if !ready {
+            if !agenda.get(id).is_some_and(|entry| entry.known.is_read()) {
                 drop(agenda);
                 self.queue_read(id);
                 return;
@@ -586,11 +591,8 @@ impl Controller {
         let named = self.settings.secret_access == SecretAccess::Named;
         let presence = agenda.slot(&entry.token_secret).map_or(&Presence::Untold, |slot| &slot.presence);
         // Whether a claim is over is for the clock to say that it is counted on.
-        let claim_may_be_over = entry
-            .known
-            .held()
-            .and_then(|held| held.facts.claim)
-            .is_some_and(|claim| matches!(claim.standing, ClaimStanding::Alive { until } if until <= now));
+        let claim_may_be_over =
+            entry.known.claims().any(|claim| matches!(claim.standing, ClaimStanding::Alive { until } if until <= now));
         // What is forbidden is asked for again when its time comes, not at every look.
         let ask_again = entry.next_poll <= now && (named || matches!(entry.known, Known::Forbidden(_)));
         let told = match (presence, &entry.known) {
@@ -699,7 +701,7 @@ impl Controller {
         }
         if let Some(held) = entry.known.held()
             && entry.warned_expiring != Some(held.facts.pair)
-            && let Some(note) = expiring_warning(&held.facts, seconds_now)
+            && let Some(note) = expiring_warning(entry, &held.facts, seconds_now)
         {
             entry.warned_expiring = Some(held.facts.pair);
             self.events.publish(Event::now(entry.regarding(), EventKind::RefreshTokenExpiring, note));
@@ -765,21 +767,35 @@ fn observe_entry<'a>(
     app_version: Option<&Version>,
 ) -> Observed<'a> {
     let pair = entry.known.held().map(|held| held.facts.pair);
-    let failure = entry.status.last_error.as_ref().map(|error| {
+    let is_app_unchanged = |reason: Option<Reason>, app: &AppAtFailure| {
+        reason != Some(Reason::AppCredentialsRejected)
+            || match app {
+                AppAtFailure::Any => true,
+                AppAtFailure::At(version) => app_version.is_none_or(|now| now == version),
+                AppAtFailure::MaybeCorrected => false,
+            }
+    };
+    let error_of_tokens = match &entry.error_of {
+        ErrorOf::Tokens => entry.status.last_error.as_ref(),
+        ErrorOf::Code { before } => before.as_deref(),
+    };
+    let failure = error_of_tokens.map(|error| {
         let still_applies = entry.failed_with.as_ref().is_some_and(|failed| {
-            let about_the_app = error.known_reason() == Some(Reason::AppCredentialsRejected);
-            let app_unchanged = !about_the_app
-                || match &failed.app {
-                    AppAtFailure::Any => true,
-                    AppAtFailure::At(version) => app_version.is_none_or(|now| now == version),
-                    AppAtFailure::MaybeCorrected => false,
-                };
+            let app_unchanged = is_app_unchanged(error.known_reason(), &failed.app);
             (failed.pair.is_none() || failed.pair == pair)
                 && failed.generation == entry.generation
                 && app_unchanged
                 && (entry.new_request().is_none() || failed.request == entry.request)
         });
         Failure { reason: error.known_reason().unwrap_or(Reason::ApiError), at: error.time.timestamp(), still_applies }
+    });
+    let code = entry.known.code();
+    let code_failed = entry.code_failed.as_ref().map(|failed| {
+        let still_applies = code.is_some_and(|code| code.digest == failed.code)
+            && failed.generation == entry.generation
+            && is_app_unchanged(Some(failed.reason), &failed.app);
+        let failure = Failure { reason: failed.reason, at: failed.at, still_applies };
+        CodeFailure { failure, failures: failed.failures }
     });
     Observed {
         suspended: entry.suspended,
@@ -792,11 +808,16 @@ fn observe_entry<'a>(
         secret: match &entry.known {
             Known::NotFound => SecretState::NotFound,
             Known::Unread | Known::Forbidden(_) => SecretState::Forbidden,
-            Known::Missing { .. } => SecretState::Missing,
+            Known::Missing(_) => SecretState::Missing,
             Known::Held(held) => SecretState::Held(&held.facts),
         },
+        code: code.map(|code| code.facts),
         secret_in_use: agenda.owner_before(id).is_some(),
-        history: History { consecutive_failures: entry.status.consecutive_failures.unwrap_or(0), failure },
+        history: History {
+            consecutive_failures: entry.status.consecutive_failures.unwrap_or(0),
+            failure,
+            code: code_failed,
+        },
         seed: entry.seed(),
     }
 }

@@ -36,6 +36,7 @@ impl Controller {
         let (name, uid) = (entry.name.clone(), entry.uid.clone());
         let newest = Newest {
             last_spent: entry.last_spent,
+            last_code: entry.last_code,
             pair: entry
                 .status
                 .observed_token_secret
@@ -211,19 +212,23 @@ impl Controller {
 struct Newest {
     /// Digest of the refresh token that this process last spent.
     last_spent: Option<Digest>,
+    /// Digest of the authorization code that it last spent.
+    last_code: Option<Digest>,
     pair: Option<Digest>,
     refresh: Option<Digest>,
     refreshed_at: Option<i64>,
 }
 
-/// Does a token stand in the Secret that was spent for this pair, or before it?
+/// Does a token stand in the Secret that was spent for this pair, or before it? Or no token at all, but such a code?
 fn is_spent_for(kept: &journal::Kept, secret: &Secret, keys: &TokenKeyNames) -> bool {
     let digests = DigestKey::new(&kept.answer.intent.integration_uid);
     let tokens = ParsedTokens::parse(&secret.data, keys);
-    let refresh = tokens.refresh.as_ref().map(|refresh| digests.token(refresh));
+    let alone = tokens.access.is_none() && tokens.refresh.is_none();
+    let credential = tokens.refresh.or(tokens.code.filter(|_| alone)).map(|credential| digests.token(&credential));
     let newest = kept.answer.refresh_token.as_ref().map(|refresh| digests.token(refresh));
     let intent = &kept.answer.intent;
-    refresh != newest && refresh.is_some_and(|refresh| refresh == intent.from || intent.spent_before.contains(refresh))
+    credential != newest
+        && credential.is_some_and(|credential| credential == intent.from || intent.spent_before.contains(credential))
 }
 
 /// Is a pair that the journal keeps the newest, as far as is known? Another instance may have spent it since: then it is
@@ -259,7 +264,7 @@ async fn read_tokens(
 ) -> TokenRead {
     let now = Clock::now().timestamp();
     let reading = observe::from_secret(secret, keys, uid, &shared.claims, now);
-    let mut known = reading.known;
+    let (mut known, mut problems) = (reading.known, reading.problems);
     let mut reverted = None;
     if let Known::Held(held) = &mut known
         && let Some(read) = &held.read
@@ -273,18 +278,40 @@ async fn read_tokens(
         if newest.last_spent == Some(read.refresh) || is_older {
             held.facts.known_spent = true;
         }
-        if let Some(journal) = &shared.journal {
-            let key = journal::Key { namespace: namespace.to_owned(), name: name.to_owned() };
-            match journal.kept(key).await {
-                Ok(kept) => {
-                    let kept = kept.filter(|kept| is_spent_for(kept, secret, keys));
-                    held.facts.known_spent |= kept.is_some();
-                    let notes = observe::Notes::read(&secret.annotations);
-                    reverted = kept.filter(|kept| is_newest(&kept.answer, &notes, newest));
+    }
+    let is_code_alone = matches!(&known, Known::Missing(lacking) if lacking.code.is_some());
+    if let Some(journal) = shared.journal.as_ref().filter(|_| is_code_alone || known.held().is_some()) {
+        let key = journal::Key { namespace: namespace.to_owned(), name: name.to_owned() };
+        match journal.kept(key).await {
+            Ok(kept) => {
+                let kept = kept.filter(|kept| is_spent_for(kept, secret, keys));
+                if let Some(kept) = &kept {
+                    let from = kept.answer.intent.from;
+                    match &mut known {
+                        Known::Held(held) => held.facts.known_spent = true,
+                        Known::Missing(lacking) => {
+                            let code = lacking.code.as_mut().filter(|code| code.digest == from);
+                            if let Some(code) = code {
+                                code.facts.known_spent = true;
+                            }
+                        }
+                        _ => {}
+                    }
                 }
-                Err(error) => tracing::warn!(namespace, name, %error, "failed to look up a kept pair in the journal"),
+                let notes = observe::Notes::read(&secret.annotations);
+                reverted = kept.filter(|kept| is_newest(&kept.answer, &notes, newest));
             }
+            Err(error) => tracing::warn!(namespace, name, %error, "failed to look up a kept pair in the journal"),
         }
     }
-    TokenRead { known, problems: reading.problems, reverted }
+    if let Some(code) = known.code_mut() {
+        code.facts.known_spent |= newest.last_code == Some(code.digest);
+        if code.facts.known_spent {
+            problems.push(format!(
+                "the authorization code under {} was used or rejected before and is not presented again: put a new one there, or remove it",
+                keys.auth_code
+            ));
+        }
+    }
+    TokenRead { known, problems, reverted }
 }

@@ -14,10 +14,13 @@
 //!
 //! Until a call is made, any failure simply ends the transaction: nothing is lost. From the moment
 //! an answer is here, no path ends without it being stored, or seen to be superseded.
+//!
+//! The exchange of an authorization code is the same transaction: what it spends is the code, and the pair that stands
+//! beside the code gives way to the new one. The driver's [`View`] says of it what [`next`] is to know.
 
 mod claim;
 
-pub use claim::{CLAIM_LIMIT, Claim, ClaimOutcome, MARGIN, UNREADABLE_CLAIM_LIFE};
+pub use claim::{Beside, CLAIM_LIMIT, Claim, ClaimOutcome, MARGIN, UNREADABLE_CLAIM_LIFE};
 
 use crate::cluster::Version;
 use crate::tokens::{Digest, SpentTokens};
@@ -33,15 +36,15 @@ const AT_ONCE: u8 = 2;
 /// What is fixed for one transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Attempt {
-    /// Digest of the refresh token to spend.
+    /// Digest of what is to be spent: the refresh token, or the authorization code.
     pub from: Digest,
-    /// Digest of the pair that stood in the Secret when it was read.
+    /// Digest of the pair that stood in the Secret when it was read; of none, where a code stood there alone.
     pub from_pair: Digest,
     /// Is this the replay of an answer from the journal?
     pub replay: bool,
-    /// Was this refresh token presented before, with an unknown outcome?
+    /// Was it presented before, with an unknown outcome?
     pub unknown_before: bool,
-    /// Refresh tokens that were spent before, as far as that is known.
+    /// What was spent before, as far as that is known; of an exchange also the refresh token that stood beside the code.
     pub spent_before: SpentTokens,
 }
 
@@ -67,7 +70,12 @@ pub struct View {
     /// Its version: what the next write is conditional on.
     pub version: Version,
     /// Digest of the refresh token in its data.
+    ///
+    /// Of an exchange: that of its code, where that stands there; else of the refresh token in its data, but `None`
+    /// where that belongs to the pair that stood beside the code, which the new pair replaces.
     pub refresh: Option<Digest>,
+    /// Of an exchange whose code stands there: digest of a refresh token that has come beside it since.
+    pub beside: Option<Digest>,
     /// Digest of the pair in its data, where both are there.
     pub pair: Option<Digest>,
     /// The annotation `refreshed-from`.
@@ -538,13 +546,15 @@ fn compare(attempt: &Attempt, answer: Answer, tries: u8, view: View) -> (State, 
     }
     let spent_token_stands = match view.refresh {
         None => true,
-        // Or one spent before it, which somebody has just put back.
-        Some(refresh) if answer.rotated => refresh == attempt.from || attempt.spent_before.contains(refresh),
+        // Or one spent before it, which somebody has just put back. Beside a spent code there may be other tokens now,
+        // and those are no more to be written over than any others.
+        Some(refresh) if answer.rotated => {
+            let alone = view.beside.is_none_or(|beside| attempt.spent_before.contains(beside));
+            (refresh == attempt.from && alone) || attempt.spent_before.contains(refresh)
+        }
+        Some(refresh) if refresh != attempt.from => attempt.spent_before.contains(refresh),
         // Where TikTok did not rotate, the refresh token alone tells nothing: it stands in every pair.
-        Some(refresh) => match view.pair {
-            None => refresh == attempt.from,
-            Some(pair) => pair == attempt.from_pair,
-        },
+        Some(_) => view.pair.is_none_or(|pair| pair == attempt.from_pair),
     };
     if spent_token_stands {
         return persist(view.version, answer, tries, own_claim || view.claim == Standing::Free);

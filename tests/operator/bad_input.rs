@@ -61,12 +61,13 @@ const VALID: [&str; 2] = ["True", "TokenValid"];
 const UNTRIED: [&str; 2] = ["Unknown", "NotAttempted"];
 
 /// The reasons for which nothing but a person can help, as the contract lists them.
-const STALLS: [&str; 7] = [
+const STALLS: [&str; 8] = [
     "TokenSecretImmutable",
     "TokenSecretInUse",
     "TokenSecretReverted",
     "RefreshTokenExpired",
     "RefreshTokenRejected",
+    "AuthorizationCodeRejected",
     "AppCredentialsRejected",
     "IpNotAllowed",
 ];
@@ -143,6 +144,7 @@ impl Stage {
         let mut builder: operator::Builder = Operator::builder(OPERATOR)
             .kubeconfig(plane.kubeconfig_for(&identity.token, None))
             .token_endpoint(&endpoint)
+            .authorization_endpoint(&simulator.authorization_endpoint())
             .namespace(&namespace)
             .leader_elect(false)
             .rust_log("info,tiktok_shop_operator=debug");

@@ -27,8 +27,9 @@ const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
 
 /// Every flag that can be wrong by itself, a value that is wrong, and one that is right.
-const FLAGS: [(&str, &str, &str); 18] = [
+const FLAGS: [(&str, &str, &str); 19] = [
     ("token-endpoint", "http://example.com/refresh", "https://example.com/refresh"),
+    ("authorization-endpoint", "http://example.com/get", "https://example.com/get"),
     ("token-request", "xml", "query"),
     ("request-timeout", "100ms", "10s"),
     ("ca-file", "/no/such/file", ""),

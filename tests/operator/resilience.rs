@@ -115,6 +115,7 @@ impl<'a> Stage<'a> {
         Operator::builder(env!("CARGO_BIN_EXE_tiktok-shop-operator"))
             .kubeconfig(self.plane.kubeconfig_for(&self.identity.token, Some(&proxy.url())))
             .token_endpoint(&self.simulator.token_endpoint())
+            .authorization_endpoint(&self.simulator.authorization_endpoint())
             .lease_namespace(&self.namespace)
             .namespace(&self.namespace)
             .flag("request-timeout", "2s")

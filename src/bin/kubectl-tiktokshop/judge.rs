@@ -143,6 +143,8 @@ fn in_the_way(status: &TikTokShopIntegrationStatus, force: bool, now: DateTime<U
         Reason::TokenSecretReverted => !force,
         Reason::TokenSecretForbidden => !force || status.last_error.is_none(),
         Reason::RefreshTokenExpired | Reason::PersistFailed => true,
+        // Beside tokens that live, it is no hindrance to a refresh.
+        Reason::AuthorizationCodeRejected => status.condition(ConditionType::Stalled).is_some(),
         reason => reason.is_about_secrets(),
     };
     if blocks {
