@@ -9,7 +9,7 @@ use std::time::Duration;
 use kube::Client;
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{self, OpenptFlags};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tiktok_shop_testkit::{
@@ -138,6 +138,7 @@ impl Stage {
         Operator::builder(env!("CARGO_BIN_EXE_tiktok-shop-operator"))
             .kubeconfig(self.plane.kubeconfig_for(&self.identity.token, None))
             .token_endpoint(&self.simulator.token_endpoint())
+            .authorization_endpoint(&self.simulator.authorization_endpoint())
             .lease_namespace(&self.namespace)
             .namespace(&self.namespace)
             .leader_elect(false)
@@ -277,6 +278,12 @@ impl Pty {
     pub async fn wait_for(&self, wanted: &str, timeout: Duration) {
         let found = poll::until(timeout, async || self.text().contains(wanted).then_some(())).await;
         assert!(found.is_some(), "the terminal does not show {wanted:?}; it shows: {:?}", self.text());
+    }
+
+    /// Does the terminal show what is typed?
+    pub fn echoes(&self) -> bool {
+        let attributes = tcgetattr(&self.keyboard).expect("it is a terminal");
+        attributes.local_modes.contains(LocalModes::ECHO)
     }
 
     /// Ctrl-C, as the terminal sends it.

@@ -30,7 +30,8 @@ async fn the_table_has_the_soonest_expiry_first_and_says_what_to_do() {
     let error = rows[1][5];
     assert!(error.starts_with("TikTok answered with an error (") && error.chars().count() <= 60, "{ran:#?}");
     assert_eq!(rows[1], ["shop-1", "1", "RefreshFailing", "1.0", &times[0].1, error, todo]);
-    let authorize = "have the seller authorize the app again";
+    let authorize = format!("kubectl tiktokshop authorize shop-3 -n {}", stage.namespace);
+    let authorize = authorize.as_str();
     assert_eq!(rows[2], ["shop-3", "3", "RefreshTokenExpired", "1.0", &times[1].1, "-", authorize]);
     assert_eq!(rows[3], ["shop-2", "2", "TokenValid", "48.5", &times[2].1, "-", "-"]);
     assert_eq!((rows.len(), ran.stderr.as_str(), ran.code), (4, "", Some(0)));

@@ -3,14 +3,18 @@
 #![allow(clippy::doc_markdown, reason = "what flags do is printed by --help, which shows backticks as they are")]
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use tiktok_shop_operator::api::parse_go_duration;
+use tiktok_shop_operator::api::{Region, parse_go_duration};
+use tiktok_shop_operator::tokens::SecretText;
 
 use crate::messages::{Language, Messages, one_line};
+use crate::redirect::is_service_id;
 
 /// How it calls itself in help, as people call it.
 pub const NAME: &str = "kubectl tiktokshop";
@@ -27,6 +31,8 @@ Examples:
   kubectl tiktokshop refresh shop-1 --force         # this one now, whatever the hours left
   kubectl tiktokshop refresh -A --dry-run           # what would happen, everywhere
   kubectl tiktokshop status --team-id 1 --watch     # how the shops of a team are, kept up to date
+
+  kubectl tiktokshop authorize shop-1 --open        # a shop that has no living tokens gets some
 
 It never reads a Secret: it asks the operator and watches what it says.";
 
@@ -47,6 +53,18 @@ Examples:
   kubectl tiktokshop status -n shops --watch
 
 Exit code: 0 where the status could be shown, however it is; 1 where not; 2 wrong usage.";
+
+const AUTHORIZE_EXAMPLES: &str = "\
+Examples:
+  kubectl tiktokshop authorize shop-1 -n shops --open
+  kubectl tiktokshop authorize shop-1 --callback 127.0.0.1:8484 --open
+  echo \"$CODE\" | kubectl tiktokshop authorize shop-1 --redirect-url -
+
+It prints the address of TikTok's page for the seller, alone on standard output. What the page leads to brings back the
+state that is in it: an address with another one is refused. It puts the code into the token Secret, which it never
+reads, and waits until the operator has exchanged it.
+
+Exit code: 0 the tokens live, 1 they do not, 2 wrong usage, 130 stopped with Ctrl-C.";
 
 /// Refresh and look at TikTok Shop API tokens.
 #[derive(Parser, Debug)]
@@ -93,6 +111,9 @@ pub enum Command {
     /// Show how the tokens are, soonest expiry first
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
+    /// Have the seller authorize the app, and wait for the tokens
+    #[command(after_help = AUTHORIZE_EXAMPLES)]
+    Authorize(AuthorizeArgs),
     /// Print the completion script for a shell
     Completion {
         /// The shell
@@ -177,6 +198,71 @@ pub struct StatusArgs {
     pub output: Output,
 }
 
+/// Of `authorize`.
+#[derive(Args, Debug)]
+pub struct AuthorizeArgs {
+    /// The integration
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// The app's service id; else spec.authorization.serviceId
+    #[arg(long, value_name = "ID", value_parser = service_id)]
+    pub service_id: Option<String>,
+    /// Whose page the seller sees; else spec.authorization.region, or global
+    #[arg(long, value_enum, value_name = "global|us", hide_possible_values = true)]
+    pub region: Option<Page>,
+    /// The address that the seller's browser was sent to, or the code alone; - reads it from standard input, without a
+    /// prompt. Other users of the machine can see an argument: - is safer
+    #[arg(long, value_name = "URL|-", value_parser = redirect, conflicts_with = "callback")]
+    pub redirect_url: Option<Redirect>,
+    /// Catch the redirect at this address of this machine, where the app's redirect URL leads to it
+    #[arg(long, value_name = "127.0.0.1:PORT", value_parser = crate::callback::loopback)]
+    pub callback: Option<SocketAddr>,
+    /// Open the page in the browser as well
+    #[arg(long)]
+    pub open: bool,
+    /// How long to wait, for the seller and for the tokens
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = timeout)]
+    pub timeout: Duration,
+}
+
+/// TikTok's page for a region.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Page {
+    /// For all shops but those in the United States
+    Global,
+    /// For shops in the United States
+    Us,
+}
+
+impl From<Page> for Region {
+    fn from(page: Page) -> Self {
+        match page {
+            Page::Global => Self::Global,
+            Page::Us => Self::Us,
+        }
+    }
+}
+
+/// Where the redirect comes from. What it holds is a secret.
+#[derive(Clone, Debug)]
+pub enum Redirect {
+    /// Standard input.
+    Input,
+    /// The command line.
+    Given(Arc<SecretText>),
+}
+
+fn redirect(text: &str) -> Result<Redirect, &'static str> {
+    if text == "-" {
+        return Ok(Redirect::Input);
+    }
+    SecretText::new(text.to_owned()).map(|text| Redirect::Given(Arc::new(text))).ok_or("usage-redirect")
+}
+
+fn service_id(text: &str) -> Result<String, &'static str> {
+    if is_service_id(text) { Ok(text.to_owned()) } else { Err("usage-service-id") }
+}
+
 /// Errors of a value are keys of messages, so that they are said in the language of the line.
 fn timeout(text: &str) -> Result<Duration, &'static str> {
     let duration = parse_go_duration(text).ok();
@@ -237,8 +323,14 @@ impl Cli {
     fn misuse(&self) -> Option<Usage> {
         let empty = |value: &Option<String>| value.as_deref().is_some_and(|value| value.trim().is_empty());
         let conflict = |arg, other| Usage::new("usage-conflict", [("arg", arg), ("other", other)]);
+        if let (Command::Authorize(_), true) = (&self.command, self.common.all_namespaces) {
+            return Some(conflict("--all-namespaces", "authorize"));
+        }
         let mut empties =
             vec![("--namespace", empty(&self.common.namespace)), ("--context", empty(&self.common.context))];
+        if let Command::Authorize(options) = &self.command {
+            empties.push(("NAME", options.name.trim().is_empty()));
+        }
         if let Command::Refresh(RefreshArgs { selection, .. }) | Command::Status(StatusArgs { selection, .. }) =
             &self.command
         {
@@ -320,6 +412,8 @@ fn usage(error: &clap::Error) -> Usage {
             let why = std::error::Error::source(error).map(ToString::to_string);
             Usage { why: Some(why.unwrap_or_default()), ..Usage::new("usage-value-because", of_value) }
         }
+        // It may be a code that lacks its flag, which must not be shown.
+        ErrorKind::UnknownArgument if !arg.starts_with('-') => Usage::new("usage-too-many", []),
         ErrorKind::UnknownArgument => {
             Usage { near: text(ContextKind::SuggestedArg), ..Usage::new("usage-unknown", [("arg", &arg)]) }
         }
@@ -362,13 +456,13 @@ mod tests {
         for (line, english, vietnamese) in [
             (
                 "k",
-                "say what to do: refresh, status or completion",
-                "hãy cho biết cần làm gì: refresh, status hoặc completion",
+                "say what to do: refresh, status, authorize or completion",
+                "hãy cho biết cần làm gì: refresh, status, authorize hoặc completion",
             ),
             (
                 "k -n shops",
-                "say what to do: refresh, status or completion",
-                "hãy cho biết cần làm gì: refresh, status hoặc completion",
+                "say what to do: refresh, status, authorize or completion",
+                "hãy cho biết cần làm gì: refresh, status, authorize hoặc completion",
             ),
             (
                 "k refresh a -A",
@@ -437,6 +531,43 @@ mod tests {
                 "không có lệnh refres; có phải bạn muốn refresh?",
             ),
             ("k completion", "the argument <bash|zsh|fish> is missing", "thiếu tham số <bash|zsh|fish>"),
+            ("k authorize", "the argument <NAME> is missing", "thiếu tham số <NAME>"),
+            ("k authorize ''", "NAME is empty", "NAME bị trống"),
+            (
+                "k authorize a -A",
+                "the argument '--all-namespaces' cannot be used with 'authorize'",
+                "không dùng được '--all-namespaces' cùng với 'authorize'",
+            ),
+            (
+                "k authorize a ROW_secret",
+                "there is a word too many: options come behind their names",
+                "thừa một từ: giá trị của tùy chọn phải đứng sau tên của nó",
+            ),
+            (
+                "k authorize a --callback 0.0.0.0:80",
+                "invalid value '0.0.0.0:80' for '--callback <127.0.0.1:PORT>': write a loopback address and a port, such as \
+                 127.0.0.1:8484",
+                "giá trị '0.0.0.0:80' không hợp lệ cho '--callback <127.0.0.1:PORT>': hãy viết một địa chỉ loopback và cổng, \
+                 ví dụ 127.0.0.1:8484",
+            ),
+            (
+                "k authorize a --service-id 7&state=x",
+                "invalid value '7&state=x' for '--service-id <ID>': write the id as Partner Center shows it, digits as a rule",
+                "giá trị '7&state=x' không hợp lệ cho '--service-id <ID>': hãy viết đúng id hiển thị trong Partner Center, \
+                 thường là chữ số",
+            ),
+            (
+                "k authorize a --redirect-url ''",
+                "invalid value '' for '--redirect-url <URL|->': write the address that the browser was sent to, or - for \
+                 standard input",
+                "giá trị '' không hợp lệ cho '--redirect-url <URL|->': hãy viết địa chỉ mà trình duyệt được chuyển tới, hoặc - \
+                 để đọc từ đầu vào chuẩn",
+            ),
+            (
+                "k authorize a --redirect-url - --callback 127.0.0.1:1",
+                "the argument '--redirect-url <URL|->' cannot be used with '--callback <127.0.0.1:PORT>'",
+                "không dùng được '--redirect-url <URL|->' cùng với '--callback <127.0.0.1:PORT>'",
+            ),
             (
                 "k refresh --lang fr",
                 "invalid value 'fr' for '--lang <en|vi>'; it takes en, vi",
@@ -446,6 +577,14 @@ mod tests {
             assert_eq!(told(line, Language::En), english, "{line}");
             assert_eq!(told(line, Language::Vi), vietnamese, "{line}");
         }
+    }
+
+    #[test]
+    fn a_code_on_the_command_line_is_in_no_debug_output() {
+        let line = "k authorize shop-1 --redirect-url https://app.example/cb?code=ROW_secret";
+        let Ok(cli) = parse(line.split(' ').map(OsString::from)) else { panic!("refused") };
+        let text = format!("{cli:?}");
+        assert!(text.contains("shop-1") && !text.contains("ROW_secret"), "{text}");
     }
 
     #[test]

@@ -112,6 +112,11 @@ impl Selected {
         })
     }
 
+    /// The client.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// The API of one namespace.
     pub fn api(&self, namespace: &str) -> Api<WatchedIntegration> {
         Api::namespaced(self.client.clone(), namespace)

@@ -80,7 +80,7 @@ async fn candidates(before: &[String], last: &str) -> Candidates {
         return (flags(command), NO_FILES);
     }
     match command.get_positionals().next() {
-        Some(arg) if arg.get_id() == "names" => {
+        Some(arg) if arg.get_id() == "names" || (arg.get_id() == "name" && before.len() == at + 1) => {
             let given: BTreeSet<&str> = before[at + 1..].iter().map(String::as_str).collect();
             let names = integrations(&words).await.into_iter().filter(|i| !given.contains(i.name_any().as_str()));
             (names.map(|i| (i.name_any(), described_integration(&i))).collect(), NO_FILES)

@@ -35,6 +35,8 @@ pub enum Failure {
     Forbidden {
         /// Such as `patch`.
         verb: &'static str,
+        /// On what.
+        resource: Resource,
         /// Where; everywhere if none.
         namespace: Option<String>,
     },
@@ -51,10 +53,31 @@ pub enum Failure {
     },
     /// A selector is not one.
     Selection(String),
+    /// Anything else: the key of a message, and its values.
+    Said(&'static str, Vec<(&'static str, String)>),
     /// Any other refusal.
     Server(String),
     /// No answer in so many seconds.
     Slow(u64),
+}
+
+/// What a right is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// Integrations.
+    Integrations,
+    /// Secrets.
+    Secrets,
+}
+
+impl Resource {
+    /// The API group, and the plural in it.
+    pub const fn group_and_plural(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Integrations => (GROUP, PLURAL),
+            Self::Secrets => ("", "secrets"),
+        }
+    }
 }
 
 /// A name that is not there.
@@ -80,11 +103,16 @@ impl Failure {
         };
         match status.code {
             401 => Self::Unauthorized,
-            403 => Self::Forbidden { verb, namespace: namespace.map(str::to_owned) },
+            403 => Self::Forbidden { verb, resource: Resource::Integrations, namespace: namespace.map(str::to_owned) },
             404 => Self::NotInstalled,
             400 => Self::Selection(one_line(&status.message)),
             _ => Self::Server(one_line(&status.message)),
         }
+    }
+
+    /// A message with its values.
+    pub fn said(key: &'static str, values: &[(&'static str, &str)]) -> Self {
+        Self::Said(key, values.iter().map(|(name, value)| (*name, (*value).to_owned())).collect())
     }
 
     /// What is wrong with a kubeconfig that has these contexts.
@@ -138,8 +166,10 @@ impl Failure {
                 let lines: Vec<_> = names.iter().map(|name| name.say(messages)).collect();
                 lines.join("\n")
             }
-            Self::Forbidden { verb, namespace } => {
-                let values = [("verb", *verb), ("resource", PLURAL), ("group", GROUP)];
+            Self::Forbidden { verb, resource, namespace } => {
+                let (group, plural) = resource.group_and_plural();
+                let full = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
+                let values = [("verb", *verb), ("resource", plural), ("full", full.as_str())];
                 match namespace {
                     Some(namespace) => {
                         messages.with("error-forbidden", &[values[0], values[1], values[2], ("namespace", namespace)])
@@ -151,6 +181,10 @@ impl Failure {
             Self::NotInstalled => messages.text("error-not-installed"),
             Self::Unreachable { server, error } => {
                 messages.with("error-unreachable", &[("server", server), ("error", error)])
+            }
+            Self::Said(key, values) => {
+                let values: Vec<_> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                messages.with(key, &values)
             }
             Self::Selection(error) => messages.with("error-selector", &[("error", error)]),
             Self::Server(error) => messages.with("error-server", &[("error", error)]),
@@ -182,7 +216,7 @@ pub fn place(messages: &Messages, namespace: Option<&str>) -> String {
 }
 
 /// The last cause of an error: what lies before it are the layers of a client.
-fn root(error: &dyn Error) -> String {
+pub fn root(error: &dyn Error) -> String {
     let mut last = error;
     while let Some(cause) = last.source() {
         last = cause;
@@ -191,7 +225,7 @@ fn root(error: &dyn Error) -> String {
 }
 
 /// An error of the system without its number, which tells people nothing.
-fn without_number(text: &str) -> String {
+pub fn without_number(text: &str) -> String {
     text.split(" (os error ").next().unwrap_or_default().to_owned()
 }
 

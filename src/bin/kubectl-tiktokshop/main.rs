@@ -3,11 +3,14 @@
 //! It never reads a Secret: it asks the operator through an annotation and watches the status.
 
 mod args;
+mod authorize;
+mod callback;
 mod cluster;
 mod completion;
 mod errors;
 mod judge;
 mod messages;
+mod redirect;
 mod refresh;
 mod report;
 mod status;
@@ -15,12 +18,13 @@ mod terminal;
 
 use std::process::ExitCode;
 
-use args::{Cli, Command, Halt};
+use args::{Cli, Command, Halt, Selection};
 use cluster::Selected;
 use errors::{Failure, chain};
 use messages::{Language, Messages};
 use refresh::End;
 use terminal::{Terminal, complain};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Something failed.
 const FAILED: u8 = 1;
@@ -81,6 +85,14 @@ fn block_on(future: impl Future<Output = u8>) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Until the process is asked to end.
+async fn terminated() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut signal) => _ = signal.recv().await,
+        Err(_) => std::future::pending().await,
+    }
+}
+
 async fn carry_out(cli: &Cli, messages: &Messages) -> Result<u8, Failure> {
     let terminal = Terminal::of_process(cli.common.no_emoji);
     match &cli.command {
@@ -95,6 +107,11 @@ async fn carry_out(cli: &Cli, messages: &Messages) -> Result<u8, Failure> {
         Command::Status(options) => {
             let selected = Selected::of(&cli.common, &options.selection).await?;
             status::status(&selected, options, messages, terminal).await
+        }
+        Command::Authorize(options) => {
+            let selection = Selection { names: vec![options.name.clone()], team_id: None, selector: None };
+            let selected = Selected::of(&cli.common, &selection).await?;
+            authorize::authorize(&selected, options, messages, terminal).await
         }
         Command::Completion { shell } => {
             terminal::print(completion::script(*shell));

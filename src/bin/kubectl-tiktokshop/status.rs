@@ -21,7 +21,7 @@ use crate::judge::{hours_until, is_suspended, overdue_since};
 use crate::messages::{Messages, one_line};
 use crate::report::{expiry, print_json, team};
 use crate::terminal::{self, Colour, Screen, Size, Terminal, complain, cut, wrapped};
-use crate::{INTERRUPTED, TERMINATED};
+use crate::{INTERRUPTED, TERMINATED, terminated};
 
 /// `--watch` draws anew at least this often: the hours go on without any change.
 const REDRAW: Duration = Duration::from_secs(30);
@@ -105,14 +105,6 @@ pub async fn status(
         ended = view.watch(events) => ended.map(|()| 0),
         _ = &mut interrupt => Ok(INTERRUPTED),
         () = terminated() => Ok(TERMINATED),
-    }
-}
-
-/// Until the process is asked to end.
-async fn terminated() {
-    match signal(SignalKind::terminate()) {
-        Ok(mut signal) => _ = signal.recv().await,
-        Err(_) => std::future::pending().await,
     }
 }
 
@@ -315,7 +307,7 @@ impl View<'_> {
         }
         let todo = match row.cause() {
             _ if row.overdue => self.messages.text("todo-overdue"),
-            Some(cause) => self.messages.todo(cause, &row.name),
+            Some(cause) => self.messages.todo(cause, &row.namespace, &row.name),
             None => dash(),
         };
         line.extend([

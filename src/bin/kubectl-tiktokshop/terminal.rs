@@ -3,7 +3,9 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::os::fd::AsFd;
 
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+use zeroize::Zeroizing;
 
 /// Where the output goes and what may stand in it.
 #[derive(Clone, Copy, Debug)]
@@ -77,31 +79,29 @@ fn size_of(terminal: impl AsFd) -> Size {
 }
 
 /// The terminal's other screen, which leaves no trace: what stood there before comes back when this is dropped.
-pub struct Screen(());
+pub struct Screen(std::io::Stdout);
 
 impl Screen {
     /// Turns to it, without a cursor.
     pub fn open() -> Self {
         print("\u{1b}[?1049h\u{1b}[?25l");
-        Self(())
+        Self(std::io::stdout())
     }
 
     /// How much fits now.
     pub fn size(&self) -> Size {
-        let Self(()) = self;
-        size_of(std::io::stdout())
+        size_of(&self.0)
     }
 
     /// Draws lines in place of what is there; they must fit.
     pub fn draw(&self, lines: &[String]) {
-        let Self(()) = self;
         // Line by line, and what was below at the end: a screen that is cleared first flickers.
         let mut text = "\u{1b}[H".to_owned();
         for (index, line) in lines.iter().enumerate() {
             text.extend([if index == 0 { "" } else { "\n" }, "\u{1b}[K", line]);
         }
         text.push_str(if lines.is_empty() { "\u{1b}[J" } else { "\n\u{1b}[J" });
-        print(&text);
+        print_to(&self.0, &text);
     }
 }
 
@@ -139,6 +139,64 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// Standard input without echo, where it is a terminal: what is pasted there is a secret. With echo again when dropped.
+pub struct Hidden(Option<Termios>);
+
+impl Hidden {
+    /// Of this process.
+    pub fn of_input() -> Self {
+        let input = std::io::stdin();
+        let Ok(before) = tcgetattr(&input) else { return Self(None) };
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        // But for the end of the line, so that what comes next begins a new one.
+        silent.local_modes.insert(LocalModes::ECHONL);
+        let is_silent = tcsetattr(&input, OptionalActions::Now, &silent).is_ok();
+        Self(is_silent.then_some(before))
+    }
+
+    /// Does a person paste there?
+    pub const fn is_terminal(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // A terminal that is gone needs none.
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
+        }
+    }
+}
+
+/// One line of standard input, past empty ones, as far as so many bytes; `None` at its end. Wiped when dropped: std's own
+/// reader would keep a copy.
+pub fn read_line(longest: usize) -> std::io::Result<Option<Zeroizing<Vec<u8>>>> {
+    let input = std::io::stdin();
+    let mut line = Zeroizing::new(Vec::with_capacity(longest));
+    let mut byte = [0];
+    loop {
+        let read = match rustix::io::read(&input, &mut byte) {
+            Ok(read) => read,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let ends = read == 0 || byte == *b"\n" || line.len() == longest;
+        if ends && !line.trim_ascii().is_empty() {
+            return Ok(Some(line));
+        }
+        if read == 0 {
+            return Ok(None);
+        }
+        if ends {
+            line.clear();
+        } else {
+            line.push(byte[0]);
+        }
+    }
+}
+
 /// The colours, by their number in an escape sequence.
 #[derive(Clone, Copy, Debug)]
 pub enum Colour {
@@ -152,7 +210,11 @@ pub enum Colour {
 
 /// Writes to standard output. Ends the process where nobody reads it any more, as `head` does.
 pub fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
+    print_to(&std::io::stdout(), text);
+}
+
+fn print_to(out: &std::io::Stdout, text: &str) {
+    let mut out = out.lock();
     if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
         std::process::exit(1);
     }
@@ -163,6 +225,11 @@ pub fn complain(text: &str) {
     for line in text.lines() {
         say_raw(&format!("{}: {line}\n", crate::args::PROGRAM));
     }
+}
+
+/// Writes a line to standard error, for a person who goes along.
+pub fn say(text: &str) {
+    say_raw(&format!("{text}\n"));
 }
 
 fn say_raw(text: &str) {
