@@ -319,6 +319,13 @@ async fn what_comes_of_the_code_is_told_with_what_to_do() {
                     --watch-label-selector do not leave the integration out; a code lives about 30 minutes\n";
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str(), ran.code), ("", expected, Some(1)));
     assert_eq!(code_in(&stage, "shop", "auth_code").await.as_deref(), Some(code.as_str()));
+    // Nor does anybody know of a Secret that takes no code.
+    integration(ns, "locked", "locked-tokens", "app").create(&stage.client).await;
+    SecretFixture::new(ns, "locked-tokens").value("other", "x").immutable().create(&stage.client).await;
+    let ran = stage.run("authorize locked --redirect-url ROW_of_nobody").await;
+    let start = "kubectl-tiktokshop: the code can't be written into the Secret locked-tokens (";
+    assert!(ran.stderr.starts_with(start) && ran.stderr.contains("immutable"), "{ran:#?}");
+    assert!(ran.code == Some(1) && !ran.stderr.contains("ROW_of_nobody"), "{ran:#?}");
     let _operator = stage.operator().start();
     stage.wait_reason("shop", "TokenValid").await;
     // A code that TikTok refuses.
@@ -337,6 +344,14 @@ async fn what_comes_of_the_code_is_told_with_what_to_do() {
     let again = "kubectl-tiktokshop: not yet: TikTok Shop answered with an error (";
     assert!(ran.stderr.starts_with(again) && ran.stderr.ends_with("The operator tries again\n"), "{ran:#?}");
     assert!(ran.stdout.starts_with("✅ ") && ran.code == Some(0), "{ran:#?}");
+    // What the operator can't get past is told before any seller is asked.
+    integration(ns, "appless", "appless", "no-app").create(&stage.client).await;
+    stage.wait_reason("appless", "AppCredentialsNotFound").await;
+    let ran = stage.run("authorize appless --service-id 7").await;
+    let start = "kubectl-tiktokshop: no tokens: the app credentials were not found (";
+    let todo = "What to do: create the app's Secret, or correct spec.appCredentialsSecretRef\n";
+    assert!(ran.stderr.starts_with(start) && ran.stderr.ends_with(todo), "{ran:#?}");
+    assert_eq!((ran.stdout.as_str(), ran.code), ("", Some(1)));
     // What is suspended is not exchanged, so no seller is asked.
     fixtures::patch_integration(&stage.client, ns, "shop", &json!({"spec": {"suspend": true}})).await;
     let ran = authorize("", "ROW_x").await;

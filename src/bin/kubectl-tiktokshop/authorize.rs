@@ -534,3 +534,103 @@ fn outcome(integration: &WatchedIntegration, before: &TikTokShopIntegrationStatu
         _ => Outcome::Open,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn integration(suspend: bool, status: &Value) -> WatchedIntegration {
+        let object = json!({
+            "metadata": {"name": "shop", "namespace": "shops"},
+            "spec": {"appCredentialsSecretRef": {"name": "app"}, "tokenSecretRef": {"name": "shop"}, "suspend": suspend},
+            "status": status,
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn ready(status: &str, reason: &str) -> Value {
+        let time = "2025-01-15T14:00:00Z";
+        json!([{"type": "Ready", "status": status, "reason": reason, "message": "said so", "lastTransitionTime": time}])
+    }
+
+    fn error(reason: &str, time: &str) -> Value {
+        json!({"reason": reason, "message": "said so", "time": time})
+    }
+
+    #[test]
+    fn what_became_of_a_code_is_read_from_what_changed_since_it_was_written() {
+        let (then, now) = ("2025-01-15T14:00:00Z", "2025-01-15T14:00:30Z");
+        let seen = |digest: &str| json!({"uid": "u", "resourceVersion": "1", "tokensDigest": digest});
+        let living = json!({"conditions": ready("True", "TokenValid"), "lastRefreshTime": then, "observedTokenSecret": seen("a")});
+        let dead = json!({
+            "conditions": ready("False", "RefreshTokenRejected"), "lastAttemptTime": then, "consecutiveFailures": 1,
+            "lastError": error("RefreshTokenRejected", then), "observedTokenSecret": seen("a"),
+        });
+        let failed = |reason: &str| Outcome::Failed(reason.to_owned(), "said so".to_owned());
+        let tried = |reason: &str, ready: Value| json!({"conditions": ready, "lastAttemptTime": now, "consecutiveFailures": 2, "lastError": error(reason, now)});
+        for (sentence, before, after, expected) in [
+            ("nothing new of living tokens", &living, living.clone(), Outcome::Open),
+            ("nothing new of dead ones", &dead, dead.clone(), Outcome::Open),
+            ("no status at all", &json!({}), json!(null), Outcome::Open),
+            (
+                "tokens for a code alone",
+                &json!({"conditions": ready("False", "TokenSecretNotFound")}),
+                json!({"conditions": ready("True", "TokenValid"), "lastRefreshTime": now, "observedTokenSecret": seen("b")}),
+                Outcome::Alive,
+            ),
+            (
+                "tokens in place of living ones, in the same second",
+                &living,
+                json!({"conditions": ready("True", "TokenValid"), "lastRefreshTime": then, "observedTokenSecret": seen("b")}),
+                Outcome::Alive,
+            ),
+            (
+                "the Secret was seen with the code, not yet exchanged",
+                &json!({"conditions": ready("False", "TokenSecretNotFound")}),
+                json!({"conditions": ready("False", "TokensMissing"), "observedTokenSecret": {"uid": "u", "resourceVersion": "1"}}),
+                Outcome::Open,
+            ),
+            (
+                "refused",
+                &dead,
+                tried("AuthorizationCodeRejected", ready("False", "AuthorizationCodeRejected")),
+                failed("AuthorizationCodeRejected"),
+            ),
+            (
+                "refused beside tokens that live",
+                &living,
+                tried("AuthorizationCodeRejected", ready("True", "AuthorizationCodeRejected")),
+                failed("AuthorizationCodeRejected"),
+            ),
+            (
+                "another app secret is needed",
+                &dead,
+                tried("AppCredentialsRejected", ready("False", "AppCredentialsRejected")),
+                failed("AppCredentialsRejected"),
+            ),
+            (
+                "TikTok is away",
+                &dead,
+                tried("NetworkError", ready("False", "RefreshFailing")),
+                Outcome::Again("NetworkError".to_owned(), "said so".to_owned()),
+            ),
+            (
+                "the operator may not write the Secret",
+                &dead,
+                json!({"conditions": ready("False", "TokenSecretForbidden")}),
+                failed("TokenSecretForbidden"),
+            ),
+        ] {
+            let before = serde_json::from_value(before.clone()).unwrap();
+            assert_eq!(outcome(&integration(false, &after), &before), expected, "{sentence}");
+        }
+        let before = serde_json::from_value(living.clone()).unwrap();
+        assert_eq!(
+            outcome(&integration(true, &living), &before),
+            Outcome::Failed("Suspended".to_owned(), String::new()),
+            "suspended meanwhile"
+        );
+    }
+}
