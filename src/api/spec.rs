@@ -44,11 +44,11 @@ pub const REFRESH_BEFORE_MAX_PERCENT: u8 = 90;
 /// gives them.
 const USUAL_LIFE: i64 = 7 * 24 * 3_600;
 
-/// Guards `duration()`, whose own type error would otherwise stand before our message: hours, minutes and seconds in
-/// that order, with so few digits that nothing overflows.
+/// Guards `duration()`, whose own type error would otherwise stand before our message: Go's form, with so few digits in
+/// each part that no sum of them overflows.
 const REFRESH_BEFORE_RULE: &str = "self.matches('^([1-9]|[1-8][0-9]|90)%$') || self.matches(\
-     '^([0-9]{1,4}([.][0-9]{1,9})?h)?([0-9]{1,5}([.][0-9]{1,9})?m)?([0-9]{1,6}([.][0-9]{1,9})?s)?$') \
-     && self != '' && duration(self) >= duration('5m') && duration(self) <= duration('144h')";
+     '^([0-9]{1,4}([.][0-9]{1,9})?h|[0-9]{1,6}([.][0-9]{1,9})?m|[0-9]{1,8}([.][0-9]{1,9})?s|[0-9]{1,11}([.][0-9]{1,9})?ms)+$') \
+     && duration(self) >= duration('5m') && duration(self) <= duration('144h')";
 
 const REFRESH_BEFORE_MESSAGE: &str = "refreshBefore must be a duration from 5m to 144h, such as 24h or 90m, or a share \
      of the token's life from 1% to 90%, such as 30%";

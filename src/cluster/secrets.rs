@@ -121,6 +121,9 @@ struct WireManager {
 struct WireFields {
     #[serde(rename = "f:data", default)]
     data: Option<BTreeMap<String, serde::de::IgnoredAny>>,
+    /// Where a server-side apply wrote the values in clear.
+    #[serde(rename = "f:stringData", default)]
+    string_data: Option<BTreeMap<String, serde::de::IgnoredAny>>,
 }
 
 impl Secret {
@@ -154,8 +157,9 @@ impl Secret {
             .managed_fields
             .into_iter()
             .filter_map(|entry| {
-                let keys = entry.fields_v1?.data?.into_keys();
-                let keys = keys.filter_map(|key| key.strip_prefix("f:").map(ToOwned::to_owned)).collect();
+                let fields = entry.fields_v1?;
+                let keys = [fields.data, fields.string_data].into_iter().flatten().flat_map(IntoIterator::into_iter);
+                let keys = keys.filter_map(|(key, _)| key.strip_prefix("f:").map(ToOwned::to_owned)).collect();
                 Some(Writer { name: entry.manager, time: entry.time, keys })
             })
             .collect();
@@ -377,9 +381,11 @@ mod tests {
             br#"{"metadata":{"uid":"u","resourceVersion":"5","managedFields":[
                 {"manager":"creator","time":"2026-01-02T00:00:00Z","fieldsV1":{"f:data":{".":{},"f:b":{}}}},
                 {"manager":"argocd","time":"2026-01-01T00:00:00Z","fieldsV1":{"f:data":{"f:a":{}}}},
-                {"manager":"labeler","time":"2026-01-03T00:00:00Z","fieldsV1":{"f:metadata":{}}}]}}"#,
+                {"manager":"labeler","time":"2026-01-03T00:00:00Z","fieldsV1":{"f:metadata":{}}},
+                {"manager":"kubectl","time":"2026-01-01T00:00:00Z","fieldsV1":{"f:stringData":{"f:d":{}}}}]}}"#,
         )
         .unwrap();
+        assert_eq!(secret.last_writer("d"), Some("kubectl"));
         assert_eq!(secret.last_writer("a"), Some("argocd"));
         assert_eq!(secret.last_writer("c"), None);
     }

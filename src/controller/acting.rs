@@ -156,7 +156,7 @@ impl Controller {
         self.events.publish(Event::now(entry.regarding(), event_of(&failure), message.clone()));
         failed(entry, last_error(&failure, message, now), exchange);
         let waiting = Decision::Wait { until: now.timestamp(), because: Waiting::Backoff };
-        entry.set_status(report(entry, &waiting, &Circumstances { app_problem: None, owner: None }, now));
+        entry.set_status(report(entry, &waiting, &Circumstances::default(), now));
         if self.leading {
             queue_status_write(&mut self.status_queue, id, entry);
         }
@@ -194,7 +194,7 @@ impl Controller {
             false,
         );
         let waiting = Decision::Wait { until: now.timestamp(), because: Waiting::Backoff };
-        entry.set_status(report(entry, &waiting, &Circumstances { app_problem: None, owner: None }, now));
+        entry.set_status(report(entry, &waiting, &Circumstances::default(), now));
         if self.leading {
             queue_status_write(&mut self.status_queue, id, entry);
         }
@@ -208,7 +208,7 @@ impl Controller {
             && failure.reason == FailureReason::RateLimited
             && let Some(app_key) = job.as_ref().and_then(|job| job.app_key.as_deref())
         {
-            self.dispatch.pause(app_key, failure.retry_after, Instant::now());
+            self.dispatch.pause(app_key, failure.retry_after, Instant::now(), Clock::now().timestamp());
         }
         self.measure(finished);
         let id = self.agenda.lock().find(&finished.namespace, &finished.name);
@@ -250,7 +250,7 @@ impl Controller {
         let observed = observe_entry(&agenda, id, entry, &AppCheck::Unchecked, None);
         let decision = decide(&observed, &self.policy, now.timestamp());
         let Some(entry) = agenda.get_mut(id) else { return };
-        let status = report(entry, &decision, &Circumstances { app_problem: None, owner: None }, now);
+        let status = report(entry, &decision, &Circumstances::default(), now);
         for (kind, note) in events_of_change(&entry.status, &status) {
             self.events.publish(Event::now(entry.regarding(), kind, note));
         }

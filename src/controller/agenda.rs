@@ -2,7 +2,7 @@
 //! the instants at which something is to be done.
 //!
 //! It replaces kube-runtime's `Store` and `Controller`: those keep whole objects, double on a
-//! relist, and start work in order of arrival (see `docs/decisions/agenda.md`).
+//! relist, and start work in order of arrival (see `docs/src/decisions/agenda.md`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -587,7 +587,9 @@ impl Agenda {
             entry.error_of = error_of(&status);
             entry.set_status(status);
         }
-        if moved {
+        // While it was suspended, the status told less than all.
+        if moved || (entry.suspended && !wanted.suspended && entry.known.held().is_none_or(|held| held.read.is_none()))
+        {
             entry.known = Known::Unread;
         }
         let (old_token, old_app) = (entry.token_secret.clone(), entry.app.secret.clone());

@@ -46,8 +46,8 @@ use crate::api::{ConditionType, LastError, Reason, RefreshBefore};
 use crate::clock::{Clock, Drift};
 use crate::cluster::{ApiError, Cluster, Event, EventKind, Events, Version};
 use crate::decide::{
-    ClaimStanding, CodeFailure, CredentialsState, Decision, Failure, History, Observed, Policy, SecretState, Waiting,
-    decide,
+    Because, ClaimStanding, CodeFailure, CredentialsState, Decision, Failure, History, Observed, Policy, SecretState,
+    Waiting, decide,
 };
 use crate::journal::{self, Journal};
 use crate::lease::Leadership;
@@ -86,6 +86,9 @@ const SECRETS: &str = "secrets";
 
 /// A refresh that waits longer than this, in seconds, is shown as waiting.
 const SHOWN_AS_WAITING_AFTER: i64 = 10;
+
+/// An integration without any status gets its first one after so many seconds, though its first refresh is still under way.
+const FIRST_STATUS_AFTER: i64 = 2;
 
 /// What the tasks report to the loop.
 enum Message {
@@ -183,6 +186,8 @@ pub struct Controller {
     status_queue: VecDeque<Id>,
     /// Scopes whose first list is not in yet.
     lists_awaited: HashSet<(&'static str, Option<Arc<str>>)>,
+    /// Scopes whose first list was refused: work goes on without them, but this process is not ready.
+    lists_refused: HashSet<(&'static str, Option<Arc<str>>)>,
     secrets_watched: bool,
     /// The list that each watch is in, or had last.
     lists: HashMap<(&'static str, Option<Arc<str>>), u64>,
@@ -257,6 +262,7 @@ impl Controller {
             status_writes: 0,
             status_queue: VecDeque::new(),
             lists_awaited: HashSet::new(),
+            lists_refused: HashSet::new(),
             secrets_watched: false,
             lists: HashMap::new(),
             replays_awaited: HashSet::new(),
@@ -542,6 +548,12 @@ impl Controller {
             self.report_and_schedule(&mut agenda, id, &decision, &AppCheck::Unchecked, now);
             return;
         }
+        if entry.busy == Busy::Refreshing && entry.served_status == 0 && !entry.writing_status {
+            // TikTok may take its time: whoever just created it sees meanwhile that it is known.
+            let (check, _) = self.check_app(&agenda, id);
+            self.report_and_schedule(&mut agenda, id, &Decision::Refresh { because: Because::Due }, &check, now);
+            return;
+        }
         if matches!(entry.busy, Busy::Reading | Busy::Refreshing) {
             return;
         }
@@ -562,7 +574,21 @@ impl Controller {
             let observed = observe_entry(&agenda, id, entry, &check, self.app_version(&agenda, entry).as_ref());
             decide(&observed, &self.policy, seconds_now)
         };
+        let decision = match &check {
+            AppCheck::Valid(app) => {
+                let paused = self.dispatch.paused_until(&app.app_key).filter(|until| *until > seconds_now);
+                held_back(decision, paused)
+            }
+            _ => decision,
+        };
         tracing::debug!(id, ?decision, "decided");
+        if !matches!(decision, Decision::Refresh { .. })
+            && let Some(entry) = agenda.get_mut(id)
+            && entry.busy == Busy::Queued
+        {
+            entry.busy = Busy::No;
+            self.dispatch.forget(id);
+        }
         if let Decision::Refresh { .. } = decision {
             if !agenda.get(id).is_some_and(|entry| entry.known.is_read()) {
                 drop(agenda);
@@ -588,7 +614,7 @@ impl Controller {
     /// Must the token Secret be read before anything is decided? Takes over what needs no read.
     fn must_read(&self, agenda: &mut Agenda, id: Id, now: i64) -> bool {
         let Some(entry) = agenda.get(id) else { return false };
-        let named = self.settings.secret_access == SecretAccess::Named;
+        let named = self.polls(entry);
         let presence = agenda.slot(&entry.token_secret).map_or(&Presence::Untold, |slot| &slot.presence);
         // Whether a claim is over is for the clock to say that it is counted on.
         let claim_may_be_over =
@@ -625,8 +651,10 @@ impl Controller {
         let presence = agenda.slot(&entry.app.secret).map_or(&Presence::Untold, |slot| &slot.presence);
         let check = self.apps.check(&entry.app, presence);
         // An integration is shown as it is from the first look on, not only once it is due.
+        let outdated = check == AppCheck::Unchecked && self.apps.has_read(&entry.app);
         let need = !entry.suspended
-            && (self.must_look_at_app(entry)
+            && (outdated
+                || self.must_look_at_app(entry)
                 || entry.status.observed_generation != Some(entry.generation)
                 || entry
                     .status
@@ -671,6 +699,8 @@ impl Controller {
         let seconds_now = now.timestamp();
         let interval = seconds(self.settings.status_interval);
         let poll = self.poll_seconds(agenda.len());
+        let app_version = agenda.get(id).and_then(|entry| self.app_version(agenda, entry));
+        let polls = agenda.get(id).is_some_and(|entry| self.polls(entry));
         let Some(entry) = agenda.get_mut(id) else { return };
 
         let circumstances = Circumstances {
@@ -679,6 +709,7 @@ impl Controller {
                 _ => None,
             },
             owner: owner.as_deref(),
+            app_version: app_version.as_ref(),
         };
         if entry.next_tick == i64::MIN {
             // Not at once at each start: a fleet's writes are spread over the interval.
@@ -687,8 +718,9 @@ impl Controller {
         let tick_due = entry.next_tick <= seconds_now;
         let mut status = report(entry, decision, &circumstances, now);
         // A refresh that starts right away says all there is to say when it ends.
-        let starting = matches!(decision, Decision::Refresh { .. })
-            && seconds_now.saturating_sub(entry.queued_at) < SHOWN_AS_WAITING_AFTER;
+        let patience = if entry.served_status == 0 { FIRST_STATUS_AFTER } else { SHOWN_AS_WAITING_AFTER };
+        let starting =
+            matches!(decision, Decision::Refresh { .. }) && seconds_now.saturating_sub(entry.queued_at) < patience;
         let news = differs(&entry.status, &status, tick_due);
         let rewrite = entry.served_status == 0 && !starting;
         if !news && !rewrite {
@@ -719,14 +751,12 @@ impl Controller {
         let acts_at = match decision {
             Decision::Idle { until } | Decision::Wait { until, .. } => Some(*until),
             Decision::Blocked { recheck, .. } => *recheck,
-            Decision::Refresh { .. } => Some(seconds_now + SHOWN_AS_WAITING_AFTER),
+            Decision::Refresh { .. } => Some(seconds_now + patience),
         };
-        if self.settings.secret_access == SecretAccess::Named && entry.next_poll <= seconds_now {
+        if polls && entry.next_poll <= seconds_now {
             entry.next_poll = seconds_now + poll;
         }
-        let poll_at = (self.settings.secret_access == SecretAccess::Named
-            || matches!(entry.known, Known::Forbidden(_)))
-        .then_some(entry.next_poll);
+        let poll_at = (polls || matches!(entry.known, Known::Forbidden(_))).then_some(entry.next_poll);
         let wake = [acts_at, access_expires_at, refresh_expires_at, Some(entry.next_tick), poll_at]
             .into_iter()
             .flatten()
@@ -734,6 +764,15 @@ impl Controller {
             .min()
             .unwrap_or(seconds_now + interval);
         agenda.wake(id, wake);
+    }
+
+    /// Does no watch tell of an integration's Secrets, so that they are looked at now and then?
+    fn polls(&self, entry: &Entry) -> bool {
+        self.settings.secret_access == SecretAccess::Named
+            || self
+                .lists_refused
+                .iter()
+                .any(|(what, scope)| *what == SECRETS && scope.as_ref().is_none_or(|scope| *scope == entry.namespace))
     }
 
     fn poll_seconds(&self, integrations: usize) -> i64 {
@@ -747,6 +786,17 @@ async fn changed(leadership: &mut Option<channel::Receiver<Leadership>>) -> Resu
     match leadership {
         Some(leadership) => leadership.changed().await,
         None => std::future::pending().await,
+    }
+}
+
+/// A decision, as long as TikTok has asked for a pause on the app key.
+fn held_back(decision: Decision, paused_until: Option<i64>) -> Decision {
+    match (decision, paused_until) {
+        (Decision::Refresh { .. }, Some(until)) => Decision::Wait { until, because: Waiting::Backoff },
+        (Decision::Wait { until, because: Waiting::Backoff }, Some(paused_until)) => {
+            Decision::Wait { until: until.max(paused_until), because: Waiting::Backoff }
+        }
+        (decision, _) => decision,
     }
 }
 

@@ -12,7 +12,6 @@ use crate::api::{LastError, Reason};
 use crate::clock::Clock;
 use crate::cluster::{ApiError, Event, EventKind, Regarding, Secret};
 use crate::journal;
-use crate::settings::SecretAccess;
 use crate::tokens::{AppCredentials, Digest, DigestKey, ParsedTokens, TokenKeyNames};
 
 impl Controller {
@@ -162,7 +161,7 @@ impl Controller {
                     entry.next_poll = now + FORBIDDEN_PAUSE;
                 }
             }
-            if self.settings.secret_access == SecretAccess::Named {
+            if agenda.get(id).is_some_and(|entry| self.polls(entry)) {
                 let poll = self.poll_seconds(agenda.len());
                 if let Some(entry) = agenda.get_mut(id) {
                     entry.next_poll = now + poll;

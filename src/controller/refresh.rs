@@ -364,6 +364,9 @@ impl Transaction {
         };
         self.set_waits_on_server(false);
         self.set_in_memory_alone(false);
+        if self.held_because.is_some() {
+            self.shared.metrics.answer_let_go();
+        }
         self.shared.claims.end(&self.attempt_id);
         let written_back = matches!(self.job.work, Work::WriteBack(_));
         let granted = self.granted.as_ref().map(|granted| self.digests.token(&granted.refresh));
@@ -540,7 +543,6 @@ impl Transaction {
         };
         match answer {
             Ok(grant) => {
-                self.shared.metrics.api_request(Some(200), Some(0));
                 let answered_at = Clock::now().timestamp();
                 self.answered_at = Some(answered_at);
                 self.seller = Some(grant.seller);
@@ -578,7 +580,6 @@ impl Transaction {
                     let command = authorize_command(&self.job.namespace, &self.job.name);
                     failure.message = format!("{}: {command}", failure.message);
                 }
-                self.shared.metrics.api_request(failure.http_status, failure.code);
                 self.failure = Some(failure);
                 Event::CallFailed(kind)
             }
@@ -716,6 +717,9 @@ impl Transaction {
     async fn wait(&mut self, why: Waiting) -> Event {
         if let Waiting::ToPersist(held) = why {
             self.set_waits_on_server(held == transaction::Held::ServerAway);
+            if self.held_because.is_none() {
+                self.shared.metrics.answer_held();
+            }
             if self.held_because.replace(held) != Some(held) {
                 let holding = Holding {
                     namespace: Arc::clone(&self.job.namespace),

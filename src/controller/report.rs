@@ -3,26 +3,26 @@
 
 use chrono::{DateTime, Utc};
 
-use super::agenda::{Entry, ErrorOf, Known};
+use super::agenda::{AppAtFailure, Entry, ErrorOf, Known};
 use crate::api::timestamp::{format, whole_seconds};
 use crate::api::{
     Condition, ConditionStatus, ConditionType, LastError, ObservedTokenSecret, Reason, TikTokShopIntegrationStatus,
 };
-use crate::cluster::EventKind;
+use crate::cluster::{EventKind, Version};
 use crate::decide::{ClaimFacts, ClaimStanding, Decision, TokenFacts};
-
-/// Longest message of a condition, in bytes.
-const LONGEST_MESSAGE: usize = 1_000;
 
 /// The refresh token's expiry is warned of from this long before, in seconds.
 const EXPIRING_SOON: i64 = 14 * 24 * 3_600;
 
 /// What else is known about an integration, beside its entry.
+#[derive(Default)]
 pub(super) struct Circumstances<'a> {
     /// What is wrong with the app Secret, in words.
     pub app_problem: Option<&'a str>,
     /// The older integration that names the same token Secret.
     pub owner: Option<&'a str>,
+    /// The version of the app Secret, where it is known.
+    pub app_version: Option<&'a Version>,
 }
 
 /// The status that an integration should have.
@@ -34,7 +34,7 @@ pub(super) fn report(
 ) -> TikTokShopIntegrationStatus {
     let mut status = (*entry.status).clone();
     let facts = entry.known.held().map(|held| &held.facts);
-    catch_up(&mut status, entry, facts);
+    catch_up(&mut status, entry, facts, circumstances.app_version);
 
     let (access, refresh) = match &entry.known {
         Known::Held(held) => (held.facts.access_expires_at, held.facts.refresh_expires_at),
@@ -108,7 +108,12 @@ pub(super) fn report(
 
 /// Takes over what the token Secret tells and a status lost in a crash did not: everything about
 /// when a token was last refreshed stands on the Secret, in the write that stored it.
-fn catch_up(status: &mut TikTokShopIntegrationStatus, entry: &Entry, facts: Option<&TokenFacts>) {
+fn catch_up(
+    status: &mut TikTokShopIntegrationStatus,
+    entry: &Entry,
+    facts: Option<&TokenFacts>,
+    app_version: Option<&Version>,
+) {
     let pair = facts.map(|facts| facts.pair);
     if let Some(born_at) = facts.and_then(|facts| facts.born_at).and_then(at)
         && status.last_refresh_time.is_none_or(|known| known < born_at)
@@ -124,8 +129,16 @@ fn catch_up(status: &mut TikTokShopIntegrationStatus, entry: &Entry, facts: Opti
     // A failure speaks of the tokens that failed: with others in their place it says nothing any more.
     let others_now =
         entry.failed_with.as_ref().is_some_and(|failed| failed.pair.is_some() && pair.is_some() && failed.pair != pair);
-    if others_now {
-        clear_failures(status);
+    // Refused credentials likewise, once others stand there.
+    let is_about_the_app =
+        status.last_error.as_ref().and_then(LastError::known_reason) == Some(Reason::AppCredentialsRejected);
+    let corrected = is_about_the_app
+        && entry.failed_with.as_ref().is_some_and(
+            |failed| matches!(&failed.app, AppAtFailure::At(version) if app_version.is_some_and(|now| now != version)),
+        );
+    if others_now || corrected {
+        // The count stays: there was no success yet.
+        status.last_error = None;
     }
     // So with that of a code that is not there any more: what the tokens themselves failed with is the last to know.
     if let ErrorOf::Code { before } = &entry.error_of
@@ -381,8 +394,7 @@ struct Conditions<'a> {
 }
 
 impl Conditions<'_> {
-    fn set(&mut self, type_: ConditionType, status: ConditionStatus, reason: Reason, mut message: String) {
-        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+    fn set(&mut self, type_: ConditionType, status: ConditionStatus, reason: Reason, message: String) {
         let since = self
             .old
             .iter()
@@ -419,7 +431,7 @@ pub(super) fn events_of_change(
         Some(Reason::TokenSecretReverted) => EventKind::TokenSecretReverted,
         _ => return Vec::new(),
     };
-    vec![(kind, new.message)]
+    vec![(kind, new.said().to_owned())]
 }
 
 /// A warning that the refresh token itself expires soon, where it does.

@@ -367,11 +367,6 @@ impl Said {
     /// The code for a wrong app secret is not known, so that only words can tell.
     fn speaks_of_wrong_credentials(&self) -> bool {
         self.has_any(&["app key", "appkey", "app secret", "appsecret", "client key", "clientkey", "client secret"])
-            && self.has_any(&[
-                "invalid", "incorrect", "wrong", "not exist", "t exist", "not match", "mismatch", "not found",
-                "not valid", "illegal", "unknown", "unrecogni", "expired", "disabled", "missing", "required", "empty",
-                "error", "bad", "denied", "unauthorized", "fail",
-            ])
             // What names both is about the token, and the app's other shops do not suffer from it.
             && !self.has_any(&["refresh token", "refreshtoken", "auth code", "authcode", "too many", "rate limit"])
     }

@@ -65,7 +65,11 @@ pub struct TokenClient {
     /// In [`RequestForm::Auto`], whether the query is what worked last.
     query_first: AtomicBool,
     connect_timeout: Duration,
+    on_request: OnRequest,
 }
+
+/// Told of each request: the status of its answer, and the code in it, where there were any.
+pub type OnRequest = Box<dyn Fn(Option<u16>, Option<i64>) + Send + Sync>;
 
 impl TokenClient {
     /// A client of this endpoint.
@@ -113,7 +117,20 @@ impl TokenClient {
         builder = if endpoint.is_https() { builder.tls_certs_merge(roots) } else { builder.tls_certs_only(roots) };
         let http = builder.build().map_err(|error| ClientBuildError::sort(error, has_extra_roots))?;
 
-        Ok(Self { http, endpoint, form, query_first: AtomicBool::new(false), connect_timeout })
+        Ok(Self {
+            http,
+            endpoint,
+            form,
+            query_first: AtomicBool::new(false),
+            connect_timeout,
+            on_request: Box::new(|_, _| {}),
+        })
+    }
+
+    /// Has somebody told of each request that is sent: with `auto`, a refresh may take two.
+    #[must_use]
+    pub fn telling(self, on_request: OnRequest) -> Self {
+        Self { on_request, ..self }
     }
 
     /// Presents a refresh token, once in effect: a second form is tried only where the first is not served, and so
@@ -208,19 +225,30 @@ enum Attempt {
 
 impl Call<'_> {
     async fn attempt(&self, form: WireForm) -> Attempt {
-        match self.send(form).await {
-            Ok(response) => self.receive(form, response).await,
-            Err(failure) => Attempt::Over(Err(failure)),
+        // With more time left than a connection may take, a connection that does not come up ends by its own timeout,
+        // and the deadline can only pass after one did.
+        if self.deadline.saturating_duration_since(Instant::now()) <= self.client.connect_timeout {
+            return Attempt::Over(Err(Failure::too_late(self.request.credential)));
         }
+        let response = match self.send(form).await {
+            Ok(response) => response,
+            Err(failure) => {
+                (self.client.on_request)(None, None);
+                return Attempt::Over(Err(failure));
+            }
+        };
+        let status = response.status().as_u16();
+        let attempt = self.receive(form, response).await;
+        let code = match &attempt {
+            Attempt::Over(Ok(_)) => Some(0),
+            Attempt::Over(Err(failure)) | Attempt::Unserved(failure) => failure.code,
+        };
+        (self.client.on_request)(Some(status), code);
+        attempt
     }
 
     async fn send(&self, form: WireForm) -> Result<Response, Failure> {
         let client = self.client;
-        // With more time left than a connection may take, a connection that does not come up ends by its own timeout,
-        // and the deadline can only pass after one did.
-        if self.deadline.saturating_duration_since(Instant::now()) <= client.connect_timeout {
-            return Err(Failure::too_late(self.request.credential));
-        }
         let request = self.request.request(form, &client.endpoint);
         match in_time(self.deadline, client.http.execute(request)).await {
             Some(Ok(response)) => Ok(response),

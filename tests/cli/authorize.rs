@@ -406,6 +406,12 @@ async fn what_is_missing_is_told_before_the_seller_is_asked() {
     let patcher = stage.plane.kubeconfig_for(&stage.plane.service_account_token(ns, "patcher").await, None);
     let ran = run(&patcher, &["authorize", "shop", "-n", ns, "--redirect-url", &code], &[]).await;
     assert_eq!((ran.stderr.as_str(), ran.code), ("", Some(0)), "{ran:#?}");
+    // Where no page can be shown, a script's redirect is one of a page that it showed itself.
+    let code = stage.simulator.authorize("shop").await;
+    let running = Running::start(&stage, "authorize unknown --redirect-url -", &[]);
+    let ran = running.end(&format!("https://app.example/cb?code={code}&state=of-the-script\n")).await;
+    assert!(ran.stdout.starts_with("✅ ") && ran.stdout.lines().count() == 1, "{ran:#?}");
+    assert_eq!((ran.stderr.as_str(), ran.code), ("", Some(0)));
 }
 
 /// By Ctrl-C, or by its timeout.

@@ -187,7 +187,7 @@ fn play(options: &Options, seed: u64) -> Shared {
         state.exchange = options.exchange;
         state.began = Some(Instant::now());
         if !faketime {
-            for fault in [Fault::WallAhead, Fault::WallBack, Fault::BothAhead, Fault::BothBack] {
+            for fault in Fault::ALL.into_iter().filter(|fault| fault.cast().needs_faketime()) {
                 state.matrix.is_not_run(fault, "faketime is not installed");
             }
             if is_full && !options.without_faketime {
@@ -198,6 +198,9 @@ fn play(options: &Options, seed: u64) -> Shared {
         }
         if !small_disk {
             state.matrix.is_not_run(Fault::JournalFull, "only who may mount a file system can fill one");
+            if is_full && !options.without_mount {
+                state.problems.push("full journals were not run: run it as root, or say --without-mount".to_owned());
+            }
         }
         let in_exchange = |job: Job| if options.exchange { job.into_exchange() } else { Some(job) };
         let can = |cell: &Cell| {

@@ -15,6 +15,7 @@ pub struct Options {
     pub schedule: Option<usize>,
     pub times: usize,
     pub without_faketime: bool,
+    pub without_mount: bool,
     /// Exchanges of authorization codes alone.
     pub exchange: bool,
 }
@@ -36,7 +37,8 @@ pub const NAME: &str = "a_slice_of_the_fault_suite_loses_no_token_and_spends_non
 
 const USAGE: &str = "\
 usage: cargo test --test faults -- [--full] [--seed N] [--faults N] [--lanes N]
-                                   [--only STEP/FAULT[+…]] [--schedule N] [--times N] [--exchange] [--without-faketime]";
+                                   [--only STEP/FAULT[+…]] [--schedule N] [--times N] [--exchange]
+                                   [--without-faketime] [--without-mount]";
 
 impl Options {
     pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Self, String> {
@@ -49,6 +51,7 @@ impl Options {
             schedule: None,
             times: 1,
             without_faketime: false,
+            without_mount: false,
             exchange: false,
         };
         let (mut filters, mut skips) = (Vec::new(), Vec::new());
@@ -85,6 +88,7 @@ impl Options {
                     options.only = Some(cells);
                 }
                 "--without-faketime" => options.without_faketime = true,
+                "--without-mount" => options.without_mount = true,
                 "--exchange" => options.exchange = true,
                 "--list" => options.what = What::List,
                 "--exact" => exact = true,

@@ -371,8 +371,9 @@ impl Aimed {
                 lane.second().resume();
                 let secret = format!("/secrets/{shop}");
                 let at_work = move |seen: &Seen| seen.received > from && seen.path.ends_with(&secret);
-                lane.api.try_request(at_work, Duration::from_millis(1_200)).await;
+                let has_worked = lane.api.try_request(at_work, Duration::from_secs(5)).await.is_some();
                 self.go(lane, hold);
+                return has_worked;
             }
             Fault::LeaseTaken => {
                 lane.take_lease().await;

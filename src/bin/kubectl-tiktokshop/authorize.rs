@@ -34,7 +34,7 @@ use crate::judge::is_suspended;
 use crate::messages::{Messages, one_line};
 use crate::redirect::{LONGEST, Refused, page, pasted};
 use crate::report::{expiry, subject};
-use crate::terminal::{self, Hidden, Terminal, complain, read_line};
+use crate::terminal::{self, Hidden, Input, Terminal, complain};
 use crate::{INTERRUPTED, TERMINATED, terminated};
 
 /// How often a person may paste something that is no redirect of this page.
@@ -224,19 +224,19 @@ impl Run<'_> {
     }
 
     async fn paste(&self, state: Option<&str>) -> Result<SecretText, Failure> {
+        let unreadable = |error: &dyn std::fmt::Display| {
+            let error = crate::errors::without_number(&error.to_string());
+            Failure::said("authorize-input", &[("error", &error)])
+        };
         let hidden = Hidden::of_input();
+        let mut input = Input::open(LONGEST + 1).map_err(|error| unreadable(&error))?;
         for tries_left in (0..PASTES).rev() {
             self.say("authorize-paste", &[]);
-            let read = tokio::task::spawn_blocking(|| read_line(LONGEST + 1)).await;
-            let line = match read {
-                Ok(Ok(Some(line))) => line,
-                Ok(Ok(None)) => return Err(Failure::said("authorize-nothing-read", &[])),
-                Ok(Err(error)) => {
-                    let error = crate::errors::without_number(&error.to_string());
-                    return Err(Failure::said("authorize-input", &[("error", &error)]));
-                }
-                Err(error) => return Err(Failure::said("authorize-input", &[("error", &error.to_string())])),
-            };
+            let reading = tokio::task::spawn_blocking(move || (input.line(), input)).await;
+            let (read, back) = reading.map_err(|error| unreadable(&error))?;
+            input = back;
+            let line = read.map_err(|error| unreadable(&error))?;
+            let line = line.ok_or_else(|| Failure::said("authorize-nothing-read", &[]))?;
             let code = match std::str::from_utf8(&line) {
                 Ok(text) => pasted(text, state),
                 Err(_) => Err(Refused::NoCode),
@@ -473,9 +473,15 @@ struct Metadata<'a> {
 
 /// Opens a page in the browser, which takes its time.
 fn open(page: &str, otherwise: String) {
-    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let (program, args): (_, &[&str]) = if cfg!(windows) {
+        ("rundll32", &["url.dll,FileProtocolHandler"])
+    } else if cfg!(target_os = "macos") {
+        ("open", &[])
+    } else {
+        ("xdg-open", &[])
+    };
     let mut command = std::process::Command::new(program);
-    command.arg(page).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(args).arg(page).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     std::thread::spawn(move || {
         if !command.status().is_ok_and(|status| status.success()) {
             complain(&otherwise);

@@ -24,7 +24,6 @@ use errors::{Failure, chain};
 use messages::{Language, Messages};
 use refresh::End;
 use terminal::{Terminal, complain};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Something failed.
 const FAILED: u8 = 1;
@@ -86,8 +85,31 @@ fn block_on(future: impl Future<Output = u8>) -> ExitCode {
 }
 
 /// Until the process is asked to end.
+#[cfg(unix)]
 async fn terminated() {
-    match signal(SignalKind::terminate()) {
+    told_by(tokio::signal::unix::SignalKind::terminate()).await;
+}
+
+/// Until the process is asked to end, as Windows asks: it closes the window.
+#[cfg(windows)]
+async fn terminated() {
+    match tokio::signal::windows::ctrl_close() {
+        Ok(mut signal) => _ = signal.recv().await,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Until the terminal has another size. Windows does not tell; the next drawing finds it out.
+async fn resized() {
+    #[cfg(unix)]
+    told_by(tokio::signal::unix::SignalKind::window_change()).await;
+    #[cfg(windows)]
+    std::future::pending().await
+}
+
+#[cfg(unix)]
+async fn told_by(kind: tokio::signal::unix::SignalKind) {
+    match tokio::signal::unix::signal(kind) {
         Ok(mut signal) => _ = signal.recv().await,
         Err(_) => std::future::pending().await,
     }

@@ -10,7 +10,6 @@ use kube::runtime::watcher::Event;
 use serde::Serialize;
 use tiktok_shop_operator::api::{ConditionStatus, ConditionType, LastError, Reason, timestamp};
 use tiktok_shop_operator::cluster::WatchedIntegration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use unicode_width::UnicodeWidthStr as _;
 
@@ -21,7 +20,7 @@ use crate::judge::{hours_until, is_suspended, overdue_since};
 use crate::messages::{Messages, one_line};
 use crate::report::{expiry, print_json, team};
 use crate::terminal::{self, Colour, Screen, Size, Terminal, complain, cut, wrapped};
-use crate::{INTERRUPTED, TERMINATED, terminated};
+use crate::{INTERRUPTED, TERMINATED, resized, terminated};
 
 /// `--watch` draws anew at least this often: the hours go on without any change.
 const REDRAW: Duration = Duration::from_secs(30);
@@ -143,7 +142,6 @@ impl View<'_> {
     /// Shows it anew at each change, for ever.
     async fn watch(&mut self, mut events: Events) -> Result<(), Failure> {
         let screen = self.terminal.is_interactive.then(Screen::open);
-        let mut resized = signal(SignalKind::window_change()).ok();
         let mut listed_anew: Option<BTreeMap<Key, WatchedIntegration>> = None;
         let mut first = true;
         loop {
@@ -154,10 +152,11 @@ impl View<'_> {
             }
             let mut redraw = Box::pin(tokio::time::sleep(REDRAW));
             let mut is_settling = false;
+            let mut size = Box::pin(resized());
             loop {
                 let event = tokio::select! {
                     () = &mut redraw => break,
-                    () = changed(&mut resized), if screen.is_some() => break,
+                    () = &mut size, if screen.is_some() => break,
                     event = events.next() => event,
                 };
                 match event {
@@ -320,14 +319,6 @@ impl View<'_> {
             todo,
         ]);
         line
-    }
-}
-
-/// Until the terminal has another size.
-async fn changed(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => _ = signal.recv().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a terminal can show, and the lines that go to it.
 
-use std::io::{IsTerminal as _, Write as _};
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::io::{IsTerminal as _, Read as _, Write as _};
 
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use terminal_size::{Height, Width, terminal_size_of};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use zeroize::Zeroizing;
 
@@ -21,10 +21,18 @@ pub struct Terminal {
     pub colours: bool,
 }
 
+/// Whether the terminal takes ANSI's escape sequences: all do but Windows' own, which must be asked to.
+fn takes_escapes() -> bool {
+    #[cfg(windows)]
+    return anstyle_query::windows::enable_ansi_colors().unwrap_or(true);
+    #[cfg(not(windows))]
+    return true;
+}
+
 impl Terminal {
     /// Of this process.
     pub fn of_process(no_emoji: bool) -> Self {
-        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb") || !takes_escapes();
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let is_interactive = std::io::stdout().is_terminal() && !is_dumb;
         Self {
@@ -49,7 +57,7 @@ impl Terminal {
     pub fn progress(self, line: &str) {
         if self.draws_progress {
             // Wrapped lines could not be removed again.
-            let width = size_of(std::io::stderr()).width;
+            let width = size_of(terminal_size_of(std::io::stderr())).width;
             say_raw(&format!("\r\u{1b}[K{}", cut(line, width.saturating_sub(1))));
         }
     }
@@ -71,11 +79,11 @@ pub struct Size {
     pub width: usize,
 }
 
-/// The size of a terminal; the usual one where it does not tell.
-fn size_of(terminal: impl AsFd) -> Size {
-    let told = rustix::termios::tcgetwinsize(terminal).map_or((0, 0), |size| (size.ws_row, size.ws_col));
+/// The size that a terminal tells; the usual one where it does not.
+fn size_of(told: Option<(Width, Height)>) -> Size {
+    let (Width(width), Height(height)) = told.unwrap_or((Width(0), Height(0)));
     let or = |told: u16, usual: usize| if told == 0 { usual } else { usize::from(told) };
-    Size { height: or(told.0, 24), width: or(told.1, 80) }
+    Size { height: or(height, 24), width: or(width, 80) }
 }
 
 /// The terminal's other screen, which leaves no trace: what stood there before comes back when this is dropped.
@@ -90,7 +98,7 @@ impl Screen {
 
     /// How much fits now.
     pub fn size(&self) -> Size {
-        size_of(&self.0)
+        size_of(terminal_size_of(&self.0))
     }
 
     /// Draws lines in place of what is there; they must fit.
@@ -139,60 +147,93 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// Standard input without echo, where it is a terminal: what is pasted there is a secret. With echo again when dropped.
-pub struct Hidden(Option<Termios>);
+/// One line of standard input as a person pastes it or a script writes it, past empty ones, as far as so many bytes; `None`
+/// at its end. A secret: a terminal does not show it, and it is wiped when dropped.
+pub struct Input {
+    /// Unbuffered: std's own reader would keep a copy.
+    file: File,
+    longest: usize,
+}
+
+impl Input {
+    /// Of this process.
+    pub fn open(longest: usize) -> std::io::Result<Self> {
+        #[cfg(unix)]
+        let owned = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned()?;
+        #[cfg(windows)]
+        let owned = std::os::windows::io::AsHandle::as_handle(&std::io::stdin()).try_clone_to_owned()?;
+        Ok(Self { file: File::from(owned), longest })
+    }
+
+    /// Reads a line; blocks.
+    pub fn line(&mut self) -> std::io::Result<Option<Zeroizing<Vec<u8>>>> {
+        #[cfg(windows)]
+        if self.file.is_terminal() {
+            return rpassword::read_password().map(|line| Some(Zeroizing::new(line.into_bytes())));
+        }
+        let mut line = Zeroizing::new(Vec::with_capacity(self.longest));
+        let mut byte = [0];
+        loop {
+            let read = match self.file.read(&mut byte) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
+            let ends = read == 0 || byte == *b"\n" || line.len() == self.longest;
+            if ends && !line.trim_ascii().is_empty() {
+                return Ok(Some(line));
+            }
+            if read == 0 {
+                return Ok(None);
+            }
+            if ends {
+                line.clear();
+            } else {
+                line.push(byte[0]);
+            }
+        }
+    }
+}
+
+/// Standard input without echo, where it is a terminal; with echo again when dropped.
+pub struct Hidden {
+    is_terminal: bool,
+    #[cfg(unix)]
+    before: Option<rustix::termios::Termios>,
+}
 
 impl Hidden {
     /// Of this process.
+    #[cfg(unix)]
     pub fn of_input() -> Self {
+        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
         let input = std::io::stdin();
-        let Ok(before) = tcgetattr(&input) else { return Self(None) };
+        let Ok(before) = tcgetattr(&input) else { return Self { is_terminal: false, before: None } };
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO);
         // But for the end of the line, so that what comes next begins a new one.
         silent.local_modes.insert(LocalModes::ECHONL);
         let is_silent = tcsetattr(&input, OptionalActions::Now, &silent).is_ok();
-        Self(is_silent.then_some(before))
+        Self { is_terminal: true, before: is_silent.then_some(before) }
+    }
+
+    /// Of this process. On Windows each line is read without echo, see [`Input::line`].
+    #[cfg(windows)]
+    pub fn of_input() -> Self {
+        Self { is_terminal: std::io::stdin().is_terminal() }
     }
 
     /// Does a person paste there?
     pub const fn is_terminal(&self) -> bool {
-        self.0.is_some()
+        self.is_terminal
     }
 }
 
+#[cfg(unix)]
 impl Drop for Hidden {
     fn drop(&mut self) {
-        if let Some(before) = &self.0 {
+        if let Some(before) = &self.before {
             // A terminal that is gone needs none.
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
-        }
-    }
-}
-
-/// One line of standard input, past empty ones, as far as so many bytes; `None` at its end. Wiped when dropped: std's own
-/// reader would keep a copy.
-pub fn read_line(longest: usize) -> std::io::Result<Option<Zeroizing<Vec<u8>>>> {
-    let input = std::io::stdin();
-    let mut line = Zeroizing::new(Vec::with_capacity(longest));
-    let mut byte = [0];
-    loop {
-        let read = match rustix::io::read(&input, &mut byte) {
-            Ok(read) => read,
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        let ends = read == 0 || byte == *b"\n" || line.len() == longest;
-        if ends && !line.trim_ascii().is_empty() {
-            return Ok(Some(line));
-        }
-        if read == 0 {
-            return Ok(None);
-        }
-        if ends {
-            line.clear();
-        } else {
-            line.push(byte[0]);
+            let _ = rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, before);
         }
     }
 }
