@@ -3,7 +3,7 @@ CARGO ?= cargo
 CRD := crds/tiktokshopintegrations.tiktokshop.dev.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help assets build demo test faults faults-selftest fuzz lint generate check-generated contract-table clean
+.PHONY: help assets build demo test bench bench-quick faults faults-selftest fuzz lint generate check-generated contract-table clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -22,6 +22,18 @@ demo: assets ## See the operator at work on a real API server, from nothing
 test: export RUST_TEST_THREADS ?= 4
 test: assets ## Run all tests: units, documentation, test kit, and the operator against a real API server
 	$(CARGO) test --workspace --no-fail-fast
+
+# The operator is built by itself: together with the example it would get features that only tests want.
+BENCH_BUILD = $(CARGO) build --release --bin tiktok-shop-operator && \
+	$(CARGO) build --release --example scale --example tiktok-shop-simulator
+
+bench: assets ## Measure the operator at scale, beside the raw limit (2 hours; BENCH="--only memory --json FILE")
+	@$(BENCH_BUILD)
+	@target/release/examples/scale $(BENCH)
+
+bench-quick: assets ## A small slice of the benchmark (3 minutes)
+	@$(BENCH_BUILD)
+	@target/release/examples/scale --quick $(BENCH)
 
 # What is found goes to fuzz/found/, and not into the corpus in the tree.
 FUZZ_RUNS ?= 1000000
