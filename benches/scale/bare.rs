@@ -50,7 +50,7 @@ pub struct Target {
 /// Says `ready`, begins at SIGUSR1, says `done` and how long it took, and stays until it is ended: whoever
 /// reads its processor time needs a process.
 pub async fn run(command: Command) {
-    let mut begin = signal(SignalKind::user_defined1()).expect("a signal can be listened for");
+    let mut go = signal(SignalKind::user_defined1()).expect("a signal can be listened for");
     let (Command::Refresh { to, .. } | Command::List { to }) = &command;
     let parsed = Kubeconfig::read_from(&to.kubeconfig).expect("the kubeconfig can be read");
     let mut config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await.expect("it is whole");
@@ -59,7 +59,7 @@ pub async fn run(command: Command) {
     let took = match &command {
         Command::List { to } => {
             println!("ready");
-            begin.recv().await;
+            go.recv().await;
             let began = Instant::now();
             list(&client, to).await;
             began.elapsed()
@@ -69,7 +69,7 @@ pub async fn run(command: Command) {
             // Connections are there when it begins, as the operator has them.
             join_all((0..*in_flight).map(|_| get(&client, "/version"))).await;
             println!("ready");
-            begin.recv().await;
+            go.recv().await;
             let next = AtomicUsize::new(0);
             let began = Instant::now();
             join_all((0..*in_flight).map(|_| async {
@@ -233,6 +233,7 @@ struct Seller<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+#[allow(clippy::struct_field_names, reason = "that is what the API calls it")]
 struct Event<'a> {
     api_version: &'a str,
     kind: &'a str,
@@ -304,9 +305,9 @@ async fn refresh(client: &Client, namespace: &str, shop: &Shop) {
         refresh_token: &refresh,
         refresh_token_expire_in: "NDgzMzU2MTYwMA==",
     };
-    let mut patch =
+    let mut write =
         SecretPatch { metadata: SecretMeta { resource_version: version, annotations: tokens }, data: Some(data) };
-    send(client, "PATCH", &format!("{secret}&dryRun=All"), &patch).await;
+    send(client, "PATCH", &format!("{secret}&dryRun=All"), &write).await;
     let claim = format!(
         r#"{{"id":"{DIGEST}.1","holder":"unknown-pod/{DIGEST}","integration":"{namespace}/{name}","at":"{seconds}","ttlSeconds":90,"from":"{DIGEST}","presented":1}}"#
     );
@@ -315,8 +316,8 @@ async fn refresh(client: &Client, namespace: &str, shop: &Shop) {
         data: None,
     };
     let answer = send(client, "PATCH", &secret, &claimed).await;
-    patch.metadata.resource_version = version_of(&answer);
-    let answer = send(client, "PATCH", &secret, &patch).await;
+    write.metadata.resource_version = version_of(&answer);
+    let answer = send(client, "PATCH", &secret, &write).await;
     let conditions = [
         ("Ready", "TokenValid", "the access token is valid until 2026-11-24T02:09:06Z"),
         ("Refreshed", "Refreshed", "the tokens were refreshed at 2026-11-24T02:09:06Z"),

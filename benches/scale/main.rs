@@ -55,6 +55,12 @@ struct Args {
     /// Pairs of runs at each setting, instead of 5 (3 with --quick)
     #[arg(long)]
     pairs: Option<usize>,
+    /// So many due at once, instead of 1000 and 10000
+    #[arg(long)]
+    due: Option<usize>,
+    /// So many in flight, instead of 1, 8, 32 and 64
+    #[arg(long, value_delimiter = ',')]
+    in_flight: Vec<usize>,
     /// The largest fleet at rest, instead of 100000
     #[arg(long)]
     fleet: Option<usize>,
@@ -104,6 +110,21 @@ struct Sizes {
 
 impl Sizes {
     fn of(args: &Args) -> Self {
+        let mut sizes = Self::usual(args);
+        if let Some(due) = args.due {
+            let settings = sizes.due.swap_remove(0).1;
+            sizes.due = vec![(due, settings)];
+        }
+        if !args.in_flight.is_empty() {
+            for (_, settings) in &mut sizes.due {
+                let pairs = settings.iter().map(|(_, pairs)| *pairs).max().unwrap_or(1);
+                *settings = args.in_flight.iter().map(|in_flight| (*in_flight, pairs)).collect();
+            }
+        }
+        sizes
+    }
+
+    fn usual(args: &Args) -> Self {
         if args.quick {
             let pairs = args.pairs.unwrap_or(3);
             return Self {

@@ -87,8 +87,8 @@ async fn of(stage: &Stage, size: usize, results: &mut Results) -> u64 {
         _ => None,
     };
     results.aim_where(START, named("own CPU until at rest"), seconds(&cpu_seconds), "s", cpu_goal);
-    let reads = usize::try_from(requests.of("get secrets")).unwrap_or(0);
-    results.aim(START, named("Secrets read"), number(reads), "", Goal::AtMost(0.0));
+    let read = usize::try_from(requests.of("get secrets")).unwrap_or(0);
+    results.aim(START, named("Secrets read"), number(read), "", Goal::AtMost(0.0));
     let writes = usize::try_from(requests.writes()).unwrap_or(0);
     results.aim(START, named("writes"), number(writes), "", Goal::AtMost(0.0));
 
