@@ -7,6 +7,9 @@
 
 #![forbid(unsafe_code)]
 
+#[path = "common/exposition.rs"]
+mod exposition;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,7 +17,6 @@ use std::process::ExitCode;
 use serde_json::Value;
 use tiktok_shop_operator::api::{self, ConditionType, Reason, names};
 use tiktok_shop_operator::cluster::EventKind;
-use tiktok_shop_operator::metrics::{Fleet, FleetRow, Metrics, PerIntegrationMetrics, RefreshResult, Watched};
 use tiktok_shop_operator::settings;
 
 /// Bad input that must have been tried.
@@ -39,6 +41,7 @@ const INPUT: &[&str] = &[
     "refresh-token-replaced-by-hand",
     "access-token-expired",
     "admission-refuses",
+    "admission-changes-the-tokens",
     "endpoint-html",
     "endpoint-half-an-answer",
     "endpoint-200-mebibytes",
@@ -83,7 +86,7 @@ const CLI: &[&str] = &[
 
 fn main() -> ExitCode {
     let mut tests = BTreeMap::new();
-    for folder in ["tests/operator", "tests/cli"] {
+    for folder in ["tests/operator", "tests/cli", "tests/monitoring"] {
         add_tests(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut tests);
     }
     let items = items();
@@ -157,30 +160,9 @@ fn fields(schema: &Value, part: &str, path: &str, items: &mut BTreeSet<String>) 
     }
 }
 
-/// The names of all metrics, once each has something to say.
+/// The names of all metrics.
 fn metrics() -> BTreeSet<String> {
-    struct OneShop;
-    impl Fleet for OneShop {
-        fn for_each(&self, row: &mut dyn FnMut(FleetRow<'_>)) {
-            row(FleetRow {
-                namespace: "shops",
-                name: "shop-1",
-                team: Some("1"),
-                ready: "True",
-                reason: "TokenValid",
-                access_expires_at: Some(1),
-                refresh_expires_at: Some(1),
-                overdue: true,
-            });
-        }
-    }
-    let metrics = Metrics::new("0", PerIntegrationMetrics::On);
-    metrics.refresh_finished(RefreshResult::Success, std::time::Duration::ZERO);
-    metrics.api_request(Some(200), Some(0));
-    metrics.reconcile_failed("forbidden");
-    metrics.watch_failed(Watched::Secrets);
-    metrics
-        .encode(&OneShop, 0)
+    exposition::of_every_metric()
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE "))
         .filter_map(|line| line.split(' ').next())

@@ -475,7 +475,7 @@ mod tests {
         let admin = Admin {
             heartbeat: heartbeat.clone(),
             readiness: readiness.clone(),
-            metrics: Arc::new(Metrics::new("test", PerIntegrationMetrics::On)),
+            metrics: Arc::new(Metrics::new("test", String::new(), PerIntegrationMetrics::On)),
             fleet: Arc::new(Shops(shops)),
         };
         let task = tokio::spawn(async move {

@@ -14,13 +14,6 @@
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use rustix::time::{ClockId, clock_gettime};
-
-#[cfg(target_os = "linux")]
-const BOOT: ClockId = ClockId::Boottime;
-// Elsewhere (a developer's laptop) there is no such clock; the difference is only in a suspend.
-#[cfg(not(target_os = "linux"))]
-const BOOT: ClockId = ClockId::Monotonic;
 
 /// Reads the clocks of this machine.
 #[derive(Clone, Copy, Debug)]
@@ -42,13 +35,37 @@ impl Clock {
 
     /// Time since this machine started, suspends included. Never goes back; means nothing on another
     /// machine or after a reboot.
+    #[cfg(target_os = "linux")]
     #[must_use]
     pub fn boottime() -> Duration {
-        let now = clock_gettime(BOOT);
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         // Neither can be negative for these clocks; zero would only make every deadline long.
         let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
         let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
         Duration::new(seconds, nanos)
+    }
+
+    /// Time that this process has spent computing, in user code and in the kernel. Told on Linux alone, where the
+    /// operator runs.
+    #[must_use]
+    pub fn process_cpu() -> Option<Duration> {
+        #[cfg(target_os = "linux")]
+        {
+            let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+            let (seconds, nanos) = (u64::try_from(spent.tv_sec).ok()?, u32::try_from(spent.tv_nsec).ok()?);
+            Some(Duration::new(seconds, nanos))
+        }
+        #[cfg(not(target_os = "linux"))]
+        None
+    }
+
+    /// Time since this process first asked. It goes on in a suspend or not, as the system has it: only developers run
+    /// the operator elsewhere than on Linux.
+    #[cfg(not(target_os = "linux"))]
+    #[must_use]
+    pub fn boottime() -> Duration {
+        static FIRST: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+        FIRST.elapsed()
     }
 }
 

@@ -24,15 +24,21 @@
 //! | [`settings`] | flags and environment, validated once |
 //! | [`clock`] | the one file that reads the clocks |
 
+// The operator itself stands on Unix: signals, and what a file system promises. What is left elsewhere is for
+// kubectl-tiktokshop.
+#[cfg(unix)]
 pub mod admin;
 pub mod api;
 pub mod clock;
 pub mod cluster;
+#[cfg(unix)]
 pub mod controller;
 pub mod decide;
+#[cfg(unix)]
 pub mod journal;
 pub mod lease;
 pub mod metrics;
+#[cfg(unix)]
 pub mod run;
 pub mod settings;
 pub mod telemetry;

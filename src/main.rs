@@ -17,7 +17,8 @@ fn main() -> ExitCode {
                 // One line, whatever a parser had to say.
                 let line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
                 eprintln!("tiktok-shop-operator: {line}");
-                ExitCode::FAILURE
+                // As clap and the settings end on wrong usage.
+                if error.is_usage() { ExitCode::from(2) } else { ExitCode::FAILURE }
             }
         },
         Err(halt) => {

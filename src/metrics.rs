@@ -1,15 +1,18 @@
 //! What `/metrics` answers: the Prometheus text format, version 0.0.4, which every scraper reads.
 //!
-//! Three kinds:
+//! Four kinds:
 //!
 //! - Counters and histograms of what the operator did, kept by prometheus-client. Every label has a fixed
 //!   set of values, so the number of series has a bound, whatever TikTok or a user sends.
 //! - **The fleet**: gauges about all integrations together. They are counted at the scrape, in one pass
-//!   over the [`Fleet`], and are there even when 0, so that an alert can rely on them; only
-//!   `tiktokshop_soonest_access_token_expiry_timestamp_seconds` is left out while no integration has an
-//!   expiry (there is no number that would not set off, or silence, an alert).
+//!   over the [`Fleet`], and are there even when 0, so that an alert can rely on them;
+//!   `tiktokshop_soonest_access_token_expiry_timestamp_seconds` is `+Inf` while no integration has an expiry.
 //! - Gauges for **each integration**, written in the same pass, never kept: see
 //!   [`PerIntegrationMetrics`] for when.
+//! - The process's own, under the names that every Prometheus client gives them.
+//!
+//! Every replica tells of the fleet, and so does every shard of its share: `tiktokshop_lease_info` says which
+//! belong together, and `tiktokshop_leader` whose word counts. The alert rules join on them.
 //!
 //! A suspended integration (reason `Suspended`) counts in `tiktokshop_integrations` and has its own gauges,
 //! but takes no part in the soonest, the expiring and the overdue: nobody is to be woken for it. A token
@@ -32,6 +35,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 
+use crate::clock::Clock;
+
 /// The media type of [`Metrics::encode`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -46,6 +51,8 @@ const SPANS: [(&str, i64); 3] = [("1h", HOUR), ("24h", 24 * HOUR), ("14d", 14 * 
 
 /// The reason that takes an integration out of what alerts look at.
 const SUSPENDED: &str = "Suspended";
+/// The reason of an integration at which nothing is amiss: the refresh to come has its time.
+const AS_PLANNED: &str = "TokenValid";
 
 /// Label value for what is not in a fixed set.
 const OTHER: &str = "other";
@@ -53,10 +60,11 @@ const OTHER: &str = "other";
 const NONE: &str = "none";
 
 /// What a refresh may fail with, as named by the resource's conditions.
-const FAILURES: [&str; 19] = [
+const FAILURES: [&str; 20] = [
     "ApiError",
     "AppCredentialsNotFound",
     "AppCredentialsRejected",
+    "AuthorizationCodeRejected",
     "InvalidResponse",
     "IpNotAllowed",
     "NetworkError",
@@ -236,6 +244,11 @@ struct VersionLabels {
     version: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LeaseLabels {
+    lease: String,
+}
+
 /// Every metric of the operator. One for the process, shared behind an [`Arc`](std::sync::Arc).
 #[derive(Debug)]
 pub struct Metrics {
@@ -244,6 +257,7 @@ pub struct Metrics {
     refresh_duration: Histogram,
     refresh_lateness: Histogram,
     persist_retries: Total,
+    answers_held: Gauge,
     outcome_unknown: Total,
     api_requests: Family<ApiLabels, Total>,
     leader: Gauge,
@@ -252,15 +266,17 @@ pub struct Metrics {
     reconcile_errors: Family<ErrorLabels, Total>,
     clock_jumps: Total,
     watch_errors: Family<ResourceLabels, Total>,
+    started_at: i64,
     per_integration: PerIntegrationMetrics,
     /// With `auto`: what the last scrape did.
     auto_on: AtomicBool,
 }
 
 impl Metrics {
-    /// All metrics at 0. `version` is the operator's own, for `tiktokshop_build_info`.
+    /// All metrics at 0. `version` is the operator's own, for `tiktokshop_build_info`; `lease` is the namespace and
+    /// name of the lease that it contends for, empty where it contends for none.
     #[must_use]
-    pub fn new(version: &'static str, per_integration: PerIntegrationMetrics) -> Self {
+    pub fn new(version: &'static str, lease: String, per_integration: PerIntegrationMetrics) -> Self {
         let metrics = Self {
             registry: Registry::default(),
             refresh: Family::default(),
@@ -271,6 +287,7 @@ impl Metrics {
                 1.0, 5.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 43_200.0, 86_400.0,
             ]),
             persist_retries: Total::default(),
+            answers_held: Gauge::default(),
             outcome_unknown: Total::default(),
             api_requests: Family::default(),
             leader: Gauge::default(),
@@ -280,15 +297,23 @@ impl Metrics {
             reconcile_errors: Family::default(),
             clock_jumps: Total::default(),
             watch_errors: Family::default(),
+            started_at: Clock::now().timestamp(),
             per_integration,
             auto_on: AtomicBool::new(true),
         };
         metrics.start_at_zero();
-        metrics.registered(version)
+        metrics.registered(version, lease)
     }
 
     /// Series that an alert takes the increase of must be there before their first event, or that one is missed.
     fn start_at_zero(&self) {
+        drop(
+            self.api_requests.get_or_create(&ApiLabels { status: status_label(Some(200)), code: code_label(Some(0)) }),
+        );
+        drop(self.api_requests.get_or_create(&ApiLabels { status: status_label(None), code: code_label(None) }));
+        for error in ["api-server-away", "forbidden", "status-write"] {
+            drop(self.reconcile_errors.get_or_create(&ErrorLabels { error }));
+        }
         drop(self.refresh.get_or_create(&refresh_labels(RefreshResult::Success)));
         for reason in FAILURES {
             drop(self.refresh.get_or_create(&refresh_labels(RefreshResult::Failure { reason })));
@@ -298,7 +323,7 @@ impl Metrics {
         }
     }
 
-    fn registered(mut self, version: &'static str) -> Self {
+    fn registered(mut self, version: &'static str, lease: String) -> Self {
         let to = &mut self.registry;
         to.register(
             "tiktokshop_refresh_total",
@@ -319,6 +344,11 @@ impl Metrics {
             "tiktokshop_persist_retries_total",
             "Writes of new tokens that had to be tried again",
             self.persist_retries.clone(),
+        );
+        to.register(
+            "tiktokshop_answers_held",
+            "Answers of TikTok, with new tokens in them, that could not be stored yet",
+            self.answers_held.clone(),
         );
         to.register(
             "tiktokshop_outcome_unknown_total",
@@ -355,6 +385,13 @@ impl Metrics {
         let build = Family::<VersionLabels, ConstGauge, _>::new_with_constructor(|| ConstGauge::new(1_i64));
         drop(build.get_or_create(&VersionLabels { version }));
         to.register("tiktokshop_build_info", "Which version runs", build);
+        let info = Family::<LeaseLabels, ConstGauge, _>::new_with_constructor(|| ConstGauge::new(1_i64));
+        drop(info.get_or_create(&LeaseLabels { lease }));
+        to.register(
+            "tiktokshop_lease_info",
+            "The lease that this process contends for, as namespace/name: replicas share one, shards do not",
+            info,
+        );
         self
     }
 
@@ -372,6 +409,17 @@ impl Metrics {
     /// New tokens are written once more, after a write that failed.
     pub fn persist_retried(&self) {
         self.persist_retries.0.inc();
+    }
+
+    /// New tokens could not be stored, and wait. While the API server is away nothing is written, so that
+    /// [`Self::persist_retried`] alone does not tell how long that goes on.
+    pub fn answer_held(&self) {
+        self.answers_held.inc();
+    }
+
+    /// What was held is stored, or was given up.
+    pub fn answer_let_go(&self) {
+        self.answers_held.dec();
     }
 
     /// A call ended without saying whether the refresh token was spent.
@@ -427,8 +475,35 @@ impl Metrics {
         // Neither can fail: a String takes everything, and the labels' encoders return only its errors.
         let _ = encode_registry(&mut text, &self.registry);
         let _ = count.write(&mut text);
+        let _ = self.write_process(&mut text);
         text
     }
+}
+
+impl Metrics {
+    fn write_process(&self, text: &mut String) -> std::fmt::Result {
+        if let Some(spent) = Clock::process_cpu() {
+            let name = "process_cpu_seconds_total";
+            writeln!(text, "# HELP {name} User and system time spent, in seconds.\n# TYPE {name} counter")?;
+            writeln!(text, "{name} {}", spent.as_secs_f64())?;
+        }
+        let name = "process_start_time_seconds";
+        gauge(text, name, "When the process started, in Unix seconds")?;
+        writeln!(text, "{name} {}", self.started_at)?;
+        if let Some(bytes) = resident_bytes() {
+            let name = "process_resident_memory_bytes";
+            gauge(text, name, "Resident memory, in bytes")?;
+            writeln!(text, "{name} {bytes}")?;
+        }
+        Ok(())
+    }
+}
+
+/// `None` where there is no such file: on anything but Linux.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    kibibytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 fn refresh_labels(result: RefreshResult) -> RefreshLabels {
@@ -469,6 +544,8 @@ struct Count {
     soonest: Option<i64>,
     /// For each span: access tokens, refresh tokens.
     expiring: [[u64; 2]; SPANS.len()],
+    /// For each span.
+    unrefreshed: [u64; SPANS.len()],
     overdue: u64,
     access_rows: String,
     refresh_rows: String,
@@ -486,6 +563,7 @@ impl Count {
             by_state: BTreeMap::new(),
             soonest: None,
             expiring: [[0; 2]; SPANS.len()],
+            unrefreshed: [0; SPANS.len()],
             overdue: 0,
             access_rows: String::new(),
             refresh_rows: String::new(),
@@ -508,6 +586,14 @@ impl Count {
                     self.expiring[span][token] += u64::from(left <= *seconds);
                 }
             }
+            if let Some(at) = row.access_expires_at
+                && (row.reason != AS_PLANNED || row.overdue)
+            {
+                let left = at.saturating_sub(self.now);
+                for (span, (_, seconds)) in SPANS.iter().enumerate() {
+                    self.unrefreshed[span] += u64::from(left <= *seconds);
+                }
+            }
         }
         if self.integrations > self.limit {
             // Too many after all: the pass goes on for the sums alone.
@@ -525,14 +611,15 @@ impl Count {
             writeln!(text, "tiktokshop_integrations{{ready=\"{ready}\",reason=\"{reason}\"}} {number}")?;
         }
 
-        if let Some(soonest) = self.soonest {
-            let name = "tiktokshop_soonest_access_token_expiry_timestamp_seconds";
-            gauge(
-                text,
-                name,
-                "When the first access token of those not suspended expires or has expired; absent where none has an expiry",
-            )?;
-            writeln!(text, "{name} {soonest}")?;
+        let name = "tiktokshop_soonest_access_token_expiry_timestamp_seconds";
+        gauge(
+            text,
+            name,
+            "When the first access token of those not suspended expires or has expired; +Inf where none has an expiry",
+        )?;
+        match self.soonest {
+            Some(soonest) => writeln!(text, "{name} {soonest}")?,
+            None => writeln!(text, "{name} +Inf")?,
         }
 
         let name = "tiktokshop_integrations_expiring";
@@ -542,6 +629,16 @@ impl Count {
                 let number = self.expiring[span][token];
                 writeln!(text, "{name}{{token=\"{label}\",within=\"{within}\"}} {number}")?;
             }
+        }
+
+        let name = "tiktokshop_integrations_unrefreshed";
+        gauge(
+            text,
+            name,
+            "Integrations, not suspended, whose access token expires within a span or has expired, and whose refresh failed, is blocked or is overdue",
+        )?;
+        for (span, (within, _)) in SPANS.iter().enumerate() {
+            writeln!(text, "{name}{{within=\"{within}\"}} {}", self.unrefreshed[span])?;
         }
 
         let name = "tiktokshop_overdue_integrations";
@@ -647,7 +744,7 @@ mod tests {
     }
 
     fn metrics(per_integration: PerIntegrationMetrics) -> Metrics {
-        Metrics::new("1.2.3", per_integration)
+        Metrics::new("1.2.3", "ops/shard-1".to_owned(), per_integration)
     }
 
     fn assert_line(text: &str, line: &str) {
@@ -688,6 +785,7 @@ mod tests {
         metrics.refresh_finished(RefreshResult::Failure { reason: "SomethingNew" }, Duration::from_millis(300));
         metrics.refresh_started(Duration::from_secs(7));
         metrics.persist_retried();
+        metrics.answer_held();
         metrics.outcome_unknown();
         metrics.api_request(Some(200), Some(0));
         metrics.api_request(Some(200), Some(36_004_005));
@@ -711,6 +809,7 @@ mod tests {
             "tiktokshop_refresh_duration_seconds_count 3",
             "tiktokshop_refresh_lateness_seconds_bucket{le=\"30.0\"} 1",
             "tiktokshop_persist_retries_total 1",
+            "tiktokshop_answers_held 1",
             "tiktokshop_outcome_unknown_total 1",
             "tiktokshop_api_requests_total{status=\"200\",code=\"0\"} 1",
             "tiktokshop_api_requests_total{status=\"200\",code=\"36004005\"} 1",
@@ -725,6 +824,7 @@ mod tests {
             "tiktokshop_watch_errors_total{resource=\"secrets\"} 1",
             "tiktokshop_watch_errors_total{resource=\"tiktokshopintegrations\"} 0",
             "tiktokshop_build_info{version=\"1.2.3\"} 1",
+            "tiktokshop_lease_info{lease=\"ops/shard-1\"} 1",
             "# TYPE tiktokshop_access_token_expiry_timestamp_seconds gauge",
             "tiktokshop_access_token_expiry_timestamp_seconds{namespace=\"shops\",name=\"shop-1\",team=\"\"} 1800604800",
             "tiktokshop_refresh_token_expiry_timestamp_seconds{namespace=\"shops\",name=\"shop-1\",team=\"\"} 4900000000",
@@ -748,15 +848,20 @@ mod tests {
             }
         }
         for line in [
+            "tiktokshop_integrations_unrefreshed{within=\"1h\"} 0",
+            "tiktokshop_integrations_unrefreshed{within=\"24h\"} 0",
             "tiktokshop_overdue_integrations 0",
             "tiktokshop_persist_retries_total 0",
+            "tiktokshop_answers_held 0",
             "tiktokshop_outcome_unknown_total 0",
             "tiktokshop_leader 0",
+            "tiktokshop_soonest_access_token_expiry_timestamp_seconds +Inf",
+            "tiktokshop_api_requests_total{status=\"200\",code=\"0\"} 0",
+            "tiktokshop_reconcile_errors_total{error=\"api-server-away\"} 0",
             "tiktokshop_refresh_total{result=\"failure\",reason=\"OutcomeUnknown\"} 0",
         ] {
             assert_line(&text, line);
         }
-        assert!(!text.contains("soonest"), "there is no soonest expiry:\n{text}");
     }
 
     #[test]
@@ -783,6 +888,42 @@ mod tests {
             assert_line(&text, &line);
         }
         assert!(!text.contains(ACCESS_EXPIRY), "gauges for each integration are off:\n{text}");
+    }
+
+    #[test]
+    fn a_token_that_is_to_be_refreshed_in_its_last_hour_counts_as_unrefreshed_only_once_that_goes_wrong() {
+        let half_an_hour = Some(NOW + HOUR / 2);
+        let planned = Shop { access: half_an_hour, ..shop("planned") };
+        let overdue = Shop { access: half_an_hour, overdue: true, ..shop("overdue") };
+        let failing = Shop { access: Some(NOW + 20 * HOUR), reason: "RefreshFailing", ..shop("failing") };
+        let expired = Shop { access: Some(NOW - 5), reason: "TokenExpired", ..shop("expired") };
+        let early = Shop { reason: "RefreshFailing", ..shop("asked for, and failed, long before") };
+        let suspended = Shop { access: half_an_hour, reason: "Suspended", overdue: true, ..shop("suspended") };
+        let text = metrics(PerIntegrationMetrics::Off)
+            .encode(&fleet([planned, overdue, failing, expired, early, suspended]), NOW);
+        assert_well_formed(&text);
+        for line in [
+            "tiktokshop_integrations_expiring{token=\"access\",within=\"1h\"} 3",
+            "tiktokshop_integrations_unrefreshed{within=\"1h\"} 2",
+            "tiktokshop_integrations_unrefreshed{within=\"24h\"} 3",
+            "tiktokshop_integrations_unrefreshed{within=\"14d\"} 4",
+        ] {
+            assert_line(&text, line);
+        }
+    }
+
+    #[test]
+    fn the_process_tells_of_its_memory_and_time() {
+        let text = metrics(PerIntegrationMetrics::Off).encode(&fleet([]), NOW);
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("no {name} in:\n{text}")).parse::<f64>().unwrap()
+        };
+        assert!(value("process_start_time_seconds") > 1_700_000_000.0);
+        if cfg!(target_os = "linux") {
+            assert!(value("process_cpu_seconds_total") > 0.0);
+            assert!(value("process_resident_memory_bytes") > 1_000_000.0);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `tiktok-shop-operator run`: from settings to a working controller, and to an orderly end.
 
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +33,13 @@ pub enum RunError {
     #[error("failed to set up logging: {0}")]
     Telemetry(#[from] telemetry::TelemetryError),
     /// The endpoint is none.
-    #[error("--token-endpoint: {0}")]
-    Endpoint(#[from] EndpointError),
+    #[error("{flag}: {problem}")]
+    Endpoint {
+        /// The flag that names it.
+        flag: &'static str,
+        /// Why not.
+        problem: EndpointError,
+    },
     /// The file of `--ca-file` can't be read.
     #[error("--ca-file: failed to read {path}: {source}; name a readable file of PEM certificates")]
     CaFile {
@@ -44,7 +50,10 @@ pub enum RunError {
     },
     /// The client for TikTok could not be built.
     #[error("{0}")]
-    Client(#[from] ClientBuildError),
+    Client(ClientBuildError),
+    /// The file of `--ca-file` holds no usable certificates.
+    #[error("--ca-file: {0}")]
+    Certificates(ClientBuildError),
     /// The address of `--listen` can't be had.
     #[error("{0}: {source}", source = .0.source)]
     Listen(#[from] crate::admin::BindError),
@@ -72,6 +81,14 @@ pub enum RunError {
     Lost(usize),
 }
 
+impl RunError {
+    /// Is a flag or variable wrong, and not what was found with it?
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, Self::Endpoint { .. } | Self::CaFile { .. } | Self::Certificates(_))
+    }
+}
+
 /// Runs until SIGTERM or SIGINT, and until what is in flight is stored.
 ///
 /// # Errors
@@ -86,7 +103,8 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
 async fn serve(settings: Settings) -> Result<(), RunError> {
     // First of all: from here on a SIGTERM is an orderly end, not a death.
     let signals = Signals::listen().map_err(RunError::Runtime)?;
-    let tiktok = tiktok_client(&settings)?;
+    let metrics = Arc::new(metrics_of(&settings));
+    let (tiktok, authorization) = tiktok_clients(&settings, &metrics)?;
     let port = Port::open(settings.listen)?;
     let cluster = Cluster::infer().await.map_err(|error| RunError::NoCluster(Box::new(error)))?;
     match cluster.serves_integrations().await {
@@ -98,13 +116,13 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     let process = random_id();
     let (journal, left) = match &settings.journal_dir {
         Some(dir) => {
+            make_journal_dir(dir);
             let (journal, left) = Journal::open(dir, &process, Clock::now().timestamp())?;
             (Some(journal), left)
         }
         None => (None, Vec::new()),
     };
 
-    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), settings.per_integration_metrics));
     let (heartbeat, readiness) = (Heartbeat::new(), Readiness::new());
     let pod = first_set(&["POD_UID", "HOSTNAME"]).unwrap_or_else(|| "unknown-pod".to_owned());
     let pod_name = first_set(&["POD_NAME", "HOSTNAME"]).unwrap_or_else(|| "unknown-pod".to_owned());
@@ -117,6 +135,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
         process,
         listen = %port.address(),
         endpoint = settings.token_endpoint,
+        authorization_endpoint = settings.authorization_endpoint,
         journal = settings.journal_dir.is_some(),
         leader_election = settings.leader_election.is_some(),
         "started"
@@ -126,6 +145,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
         Parts {
             cluster,
             tiktok,
+            authorization,
             journal: journal.clone(),
             left,
             pod,
@@ -160,8 +180,11 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     if lost > 0 { Err(RunError::Lost(lost)) } else { Ok(()) }
 }
 
-fn tiktok_client(settings: &Settings) -> Result<TokenClient, RunError> {
-    let endpoint = Endpoint::parse(&settings.token_endpoint)?;
+/// The clients of the two endpoints: for refreshes, and for exchanges.
+fn tiktok_clients(settings: &Settings, metrics: &Arc<Metrics>) -> Result<(TokenClient, TokenClient), RunError> {
+    let parse = |flag, text| Endpoint::parse(text).map_err(|problem| RunError::Endpoint { flag, problem });
+    let refreshes = parse("--token-endpoint", &settings.token_endpoint)?;
+    let exchanges = parse("--authorization-endpoint", &settings.authorization_endpoint)?;
     let form = match settings.token_request {
         TokenRequest::Auto => RequestForm::Auto,
         TokenRequest::Json => RequestForm::Json,
@@ -172,7 +195,31 @@ fn tiktok_client(settings: &Settings) -> Result<TokenClient, RunError> {
         None => None,
     };
     let user_agent = concat!("tiktok-shop-operator/", env!("CARGO_PKG_VERSION"));
-    Ok(TokenClient::new(endpoint, form, roots.as_deref(), user_agent, settings.request_timeout)?)
+    let client = |endpoint, form| {
+        let client = TokenClient::new(endpoint, form, roots.as_deref(), user_agent, settings.request_timeout);
+        let client = client.map_err(|error| match error {
+            ClientBuildError::NoCertificate | ClientBuildError::BadCertificate => RunError::Certificates(error),
+            error => RunError::Client(error),
+        })?;
+        let metrics = Arc::clone(metrics);
+        Ok::<_, RunError>(client.telling(Box::new(move |status, code| metrics.api_request(status, code))))
+    };
+    Ok((client(refreshes, form)?, client(exchanges, RequestForm::Query)?))
+}
+
+fn metrics_of(settings: &Settings) -> Metrics {
+    let lease = settings.leader_election.as_ref().map(|lease| format!("{}/{}", lease.namespace, lease.name));
+    Metrics::new(env!("CARGO_PKG_VERSION"), lease.unwrap_or_default(), settings.per_integration_metrics)
+}
+
+/// Makes the journal's directory where it is not there, but none above it: what that leaves to say, opening it says.
+fn make_journal_dir(dir: &Path) {
+    if std::fs::DirBuilder::new().mode(0o700).create(dir).is_ok() {
+        tracing::warn!(
+            dir = %dir.display(),
+            "the journal directory was not there and was made: in a pod, mount a volume there, or it ends with the container"
+        );
+    }
 }
 
 fn first_set(names: &[&str]) -> Option<String> {

@@ -33,8 +33,9 @@ const POD_NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/
 const LEASE_NAME: &str = "tiktok-shop-operator";
 
 /// Flags with a default, and that default as a user would write it.
-const DEFAULTS: [(&str, &str); 14] = [
+const DEFAULTS: [(&str, &str); 15] = [
     ("token-endpoint", "https://auth.tiktok-shops.com/api/v2/token/refresh"),
+    ("authorization-endpoint", "https://auth.tiktok-shops.com/api/v2/token/get"),
     ("token-request", "auto"),
     ("request-timeout", "30s"),
     ("refresh-before", "24h"),
@@ -101,10 +102,13 @@ pub struct RunArgs {
     /// TikTok's token endpoint; HTTPS only, but for loopback addresses
     #[arg(long, value_name = "URL")]
     pub token_endpoint: Option<Word>,
+    /// Where an authorization code is exchanged for tokens; HTTPS only, but for loopback addresses
+    #[arg(long, value_name = "URL")]
+    pub authorization_endpoint: Option<Word>,
     /// How a refresh is asked for: json, query, or auto (json first, query where the endpoint does not serve it)
     #[arg(long, value_name = "FORM")]
     pub token_request: Option<Word>,
-    /// For one API call, all of it; 1s to 5m
+    /// For one API call, all of it; 100ms to 5m
     #[arg(long, value_name = "DURATION")]
     pub request_timeout: Option<Word>,
     /// More trusted root certificates (PEM)
@@ -113,13 +117,13 @@ pub struct RunArgs {
     /// How long before its expiry a token is refreshed, for integrations that set none; 5m to 144h
     #[arg(long, value_name = "DURATION")]
     pub refresh_before: Option<Word>,
-    /// How stale status.hoursUntilExpiry may get; 1m to 24h
+    /// How stale status.hoursUntilExpiry may get; 1s to 24h
     #[arg(long, value_name = "DURATION")]
     pub status_interval: Option<Word>,
     /// watch (the metadata of Secrets), or named: no list and no watch, only the Secrets that are named
     #[arg(long, value_name = "HOW")]
     pub secret_access: Option<Word>,
-    /// With --secret-access named: how soon a changed Secret is noticed; 10s to 24h
+    /// With --secret-access named: how soon a changed Secret is noticed; 1s to 24h
     #[arg(long, value_name = "DURATION")]
     pub secret_poll_interval: Option<Word>,
     /// A namespace to work in, repeatable [default: all]
@@ -128,10 +132,10 @@ pub struct RunArgs {
     /// Only integrations with these labels, to run several operators, each on its share
     #[arg(long, value_name = "SELECTOR")]
     pub watch_label_selector: Option<Word>,
-    /// Refreshes at the same time, over all apps; 1 to 1024
+    /// Refreshes at the same time, over all apps; 1 to 10000
     #[arg(long, value_name = "NUMBER")]
     pub max_concurrent_refreshes: Option<Word>,
-    /// Requests to TikTok for each app key; 0.001 to 1000
+    /// Requests to TikTok for each app key; 0.001 to 100000
     #[arg(long, value_name = "NUMBER")]
     pub requests_per_second: Option<Word>,
     /// Whether replicas elect one that acts
@@ -338,13 +342,13 @@ pub enum SecretAccess {
 pub struct Rate(f64);
 
 impl Rate {
-    /// Requests in a second, 0.001 to 1000.
+    /// Requests in a second, 0.001 to 100000.
     #[must_use]
     pub const fn per_second(self) -> f64 {
         self.0
     }
 
-    /// From one request to the next, 1 ms to 1000 s.
+    /// From one request to the next, 10 µs to 1000 s.
     #[must_use]
     pub fn period(self) -> Duration {
         Duration::from_secs_f64(self.0.recip())
@@ -365,6 +369,8 @@ pub struct LeaderElection {
 pub struct Settings {
     /// TikTok's token endpoint, not parsed yet.
     pub token_endpoint: String,
+    /// Where an authorization code is exchanged, not parsed yet.
+    pub authorization_endpoint: String,
     /// How a refresh is asked for.
     pub token_request: TokenRequest,
     /// For one API call, 1 s to 5 min.
@@ -383,7 +389,7 @@ pub struct Settings {
     pub namespaces: Vec<String>,
     /// Which integrations are this operator's; `None`: all. [`fmt::Display`] gives the API's form.
     pub watch_label_selector: Option<Selector>,
-    /// At the same time, 1 to 1024.
+    /// At the same time, 1 to 10000.
     pub max_concurrent_refreshes: usize,
     /// To TikTok, for each app key.
     pub requests_per_second: Rate,
@@ -434,23 +440,24 @@ impl Settings {
 
         Ok(Self {
             token_endpoint: required(read("token-endpoint", &args.token_endpoint)?).text,
+            authorization_endpoint: required(read("authorization-endpoint", &args.authorization_endpoint)?).text,
             token_request: required(read("token-request", &args.token_request)?).one_of(&[
                 ("auto", TokenRequest::Auto),
                 ("json", TokenRequest::Json),
                 ("query", TokenRequest::Query),
             ])?,
-            request_timeout: required(read("request-timeout", &args.request_timeout)?).duration("1s", "5m")?,
+            request_timeout: required(read("request-timeout", &args.request_timeout)?).duration("100ms", "5m")?,
             ca_file: read("ca-file", &args.ca_file)?.map(|setting| PathBuf::from(setting.text)),
             refresh_before: required(read("refresh-before", &args.refresh_before)?).duration("5m", "144h")?,
-            status_interval: required(read("status-interval", &args.status_interval)?).duration("1m", "24h")?,
+            status_interval: required(read("status-interval", &args.status_interval)?).duration("1s", "24h")?,
             secret_access: required(read("secret-access", &args.secret_access)?)
                 .one_of(&[("watch", SecretAccess::Watch), ("named", SecretAccess::Named)])?,
             secret_poll_interval: required(read("secret-poll-interval", &args.secret_poll_interval)?)
-                .duration("10s", "24h")?,
+                .duration("1s", "24h")?,
             namespaces,
             watch_label_selector,
             max_concurrent_refreshes: required(read("max-concurrent-refreshes", &args.max_concurrent_refreshes)?)
-                .whole_number(1, 1024)?,
+                .whole_number(1, 10_000)?,
             requests_per_second: required(read("requests-per-second", &args.requests_per_second)?).rate()?,
             leader_election,
             journal_dir: read("journal-dir", &args.journal_dir)?.map(|setting| PathBuf::from(setting.text)),
@@ -557,13 +564,21 @@ impl Setting {
     fn rate(&self) -> Result<Rate, SettingsError> {
         match self.text.parse::<f64>() {
             // Also false for NaN. The smallest is one request in 1000 s: longer would outlast the waiting for it.
-            Ok(number) if (0.001..=1000.0).contains(&number) => Ok(Rate(number)),
-            _ => Err(self.wrong("is not a number from 0.001 to 1000", "write requests in a second, such as 20 or 0.5")),
+            Ok(number) if (0.001..=100_000.0).contains(&number) => Ok(Rate(number)),
+            _ => {
+                Err(self.wrong("is not a number from 0.001 to 100000", "write requests in a second, such as 20 or 0.5"))
+            }
         }
     }
 
     fn address(&self) -> Result<SocketAddr, SettingsError> {
-        self.text.parse().map_err(|_| {
+        let text = match self.text.split_once(':') {
+            // As Go programs have it.
+            Some(("", port)) => format!("0.0.0.0:{port}"),
+            Some(("localhost", port)) => format!("127.0.0.1:{port}"),
+            _ => self.text.clone(),
+        };
+        text.parse().map_err(|_| {
             self.wrong(
                 "is not an IP address and a port",
                 "write such as 0.0.0.0:8080 for all of IPv4, [::]:8080 for all, 127.0.0.1:8080 for this machine alone",
@@ -779,6 +794,7 @@ mod tests {
     fn the_defaults_are_the_documented_ones() {
         let settings = parse(&[], &[]).unwrap();
         assert_eq!(settings.token_endpoint, "https://auth.tiktok-shops.com/api/v2/token/refresh");
+        assert_eq!(settings.authorization_endpoint, "https://auth.tiktok-shops.com/api/v2/token/get");
         assert_eq!(settings.token_request, TokenRequest::Auto);
         assert_eq!(settings.request_timeout, Duration::from_secs(30));
         assert_eq!(settings.ca_file, None);
@@ -803,6 +819,7 @@ mod tests {
         // (flag, as a flag, as a variable; what shows which won)
         let all: &[(&str, &str, &str)] = &[
             ("token-endpoint", "https://a.example", "https://b.example"),
+            ("authorization-endpoint", "https://a.example", "https://b.example"),
             ("token-request", "json", "query"),
             ("request-timeout", "10s", "1m30s"),
             ("ca-file", "/a", "/b"),
@@ -912,14 +929,14 @@ mod tests {
             (
                 &["--request-timeout", "0s"][..],
                 &[][..],
-                "--request-timeout \"0s\" is not between 1s and 5m",
+                "--request-timeout \"0s\" is not between 100ms and 5m",
                 "such as 30s",
             ),
             (&["--request-timeout", "301s"], &[], "--request-timeout \"301s\" is not between", ""),
             (&["--request-timeout", "30"], &[], "--request-timeout \"30\" is not a duration", "such as 30s"),
             (&["--refresh-before", "145h"], &[], "--refresh-before \"145h\" is not between 5m and 144h", ""),
-            (&["--status-interval", "59s"], &[], "--status-interval \"59s\"", "from 1m to 24h"),
-            (&["--secret-poll-interval", "1s"], &[], "--secret-poll-interval \"1s\"", "from 10s to 24h"),
+            (&["--status-interval", "900ms"], &[], "--status-interval \"900ms\"", "from 1s to 24h"),
+            (&["--secret-poll-interval", "900ms"], &[], "--secret-poll-interval \"900ms\"", "from 1s to 24h"),
             (
                 &[],
                 &[("TIKTOK_SHOP_REQUEST_TIMEOUT", "soon")],
@@ -931,14 +948,14 @@ mod tests {
             (&["--leader-elect=yes"], &[], "--leader-elect \"yes\"", "true, false"),
             (&["--log-format", "xml"], &[], "--log-format \"xml\"", "json, text"),
             (&["--per-integration-metrics", "1"], &[], "--per-integration-metrics \"1\"", "auto, on, off"),
-            (&["--max-concurrent-refreshes", "0"], &[], "--max-concurrent-refreshes \"0\"", "from 1 to 1024"),
-            (&["--max-concurrent-refreshes", "1025"], &[], "--max-concurrent-refreshes \"1025\"", "such as 32"),
+            (&["--max-concurrent-refreshes", "0"], &[], "--max-concurrent-refreshes \"0\"", "from 1 to 10000"),
+            (&["--max-concurrent-refreshes", "10001"], &[], "--max-concurrent-refreshes \"10001\"", "such as 32"),
             (&["--max-concurrent-refreshes=-1"], &[], "--max-concurrent-refreshes \"-1\"", ""),
             (&["--requests-per-second", "0"], &[], "--requests-per-second \"0\"", "such as 20 or 0.5"),
             (&["--requests-per-second", "nan"], &[], "--requests-per-second \"nan\"", ""),
             (&["--requests-per-second", "inf"], &[], "--requests-per-second \"inf\"", ""),
-            (&["--requests-per-second", "1001"], &[], "--requests-per-second \"1001\"", ""),
-            (&["--listen", ":8080"], &[], "--listen \":8080\"", "0.0.0.0:8080"),
+            (&["--requests-per-second", "100001"], &[], "--requests-per-second \"100001\"", ""),
+            (&["--listen", "8080"], &[], "--listen \"8080\"", "0.0.0.0:8080"),
             (&["--namespace", "Shops"], &[], "--namespace \"Shops\" is not a namespace's name", ""),
             (&["--namespace", "a,,b"], &[], "--namespace is empty", "leave it out"),
             (&[], &[("TIKTOK_SHOP_NAMESPACE", "a,b_c")], "TIKTOK_SHOP_NAMESPACE \"b_c\"", ""),

@@ -1,4 +1,5 @@
-//! The corpora of the fuzz targets as plain tests: every file in the tree, then a fixed number of mutations of them.
+//! The corpora of the fuzz targets as plain tests: every file in the tree, then mutations of them: a fixed number, or as
+//! many as there are in `FUZZ_SECONDS` for each target.
 //!
 //! The mutations are the same in every run. `make fuzz` looks further.
 
@@ -8,6 +9,7 @@ mod bodies;
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The largest corpus of one target: it is read by people and stored in the tree.
 const MOST_FILES: usize = 100;
@@ -55,7 +57,12 @@ fn replay(target: &str, check: fn(&[u8]), mutations: usize) {
     }
     let inputs: Vec<&[u8]> = files.iter().map(|(_, input)| input.as_slice()).collect();
     let mut random = Random::new(target);
-    for _ in 0..mutations {
+    let seconds = std::env::var("FUZZ_SECONDS").ok().map(|text| text.parse().expect("FUZZ_SECONDS is whole seconds"));
+    let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let goes_on = |tried: usize| until.map_or(tried < mutations, |until| Instant::now() < until);
+    let mut tried = 0;
+    while goes_on(tried) {
+        tried += 1;
         let input = random.mutation(&inputs);
         let failed = || {
             let hex = bodies::hex(&input);

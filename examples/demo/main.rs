@@ -1,5 +1,6 @@
 //! The demo: from nothing to a Kubernetes control plane, a simulated TikTok Shop, the operator under
-//! its own service account and five shops; then what the operator does, as `kubectl` shows it.
+//! its own service account and five shops; then what the operator does, as `kubectl` shows it, and a
+//! sixth shop from nothing to a living token.
 //!
 //! On a terminal it stays until Ctrl-C, to look around by hand. In a pipe it ends by itself: exit
 //! code 0 when all was seen, 1 and one line that says what was not. Run it by `make demo`, which
@@ -42,6 +43,7 @@ const NOT_DUE: &str = "shop-2-not-due";
 const SUSPENDED: &str = "shop-3-suspended";
 const LAPSED: &str = "shop-4-lapsed";
 const WRONG_APP: &str = "shop-5-wrong-app";
+const NEW: &str = "shop-6-new";
 
 /// Seconds that an access token has left: 2 hours, inside the window of a day; and 48.5 hours, outside.
 const SOON: i64 = 7_200;
@@ -133,6 +135,7 @@ impl Stage {
         let operator = Operator::builder(&operator_binary)
             .kubeconfig(plane.kubeconfig_for(token.trim(), None))
             .token_endpoint(&simulator.token_endpoint())
+            .authorization_endpoint(&simulator.authorization_endpoint())
             .lease_namespace(rbac::NAME)
             .journal_dir(journal.path())
             .log_file(plane.log_dir().join("operator.log"))
@@ -145,7 +148,7 @@ impl Stage {
         Ok(Self { client, app, simulator, operator, _journal: journal, screen })
     }
 
-    /// The five shops, a refresh asked for, and a mistake mended.
+    /// The five shops, a refresh asked for, a mistake mended, and one more shop.
     async fn show(&mut self) -> Result<(), String> {
         say(
             "Create five integrations: due, not due, suspended, without a living refresh token, with a wrong app secret",
@@ -198,15 +201,52 @@ impl Stage {
         screen.plane().kubectl_ok(&["patch", "secret", "mistyped-app", "-n", NAMESPACE, "-p", &corrected]).await;
         screen.until("takes up the corrected app secret", WRONG_APP, refreshed).await?;
 
+        self.from_nothing().await?;
+
         say("What TikTok Shop saw");
         let witness = self.simulator.witness().await;
         let totals = &witness.totals;
         tell(&format!(
-            "{} refreshes, {} refused for the wrong app secret, {} refresh tokens presented twice",
-            totals.refreshes, totals.refused, totals.violations
+            "{} refreshes, {} authorization code exchanged, {} refused for the wrong app secret, {} presented twice",
+            totals.refreshes,
+            totals.exchanges,
+            totals.refused,
+            totals.violations + totals.code_violations
         ));
-        if totals.refreshes != 3 || totals.violations != 0 || totals.strangers != 0 {
-            return Err(format!("3 refreshes and nothing presented twice were expected, not this: {totals:?}"));
+        let is_well = (totals.refreshes, totals.exchanges) == (3, 1);
+        if !is_well || totals.violations + totals.code_violations + totals.strangers != 0 {
+            return Err(format!(
+                "3 refreshes, 1 exchange and nothing presented twice were expected, not this: {totals:?}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// A shop whose seller has just authorized the app.
+    async fn from_nothing(&mut self) -> Result<(), String> {
+        say("Take in a new shop: its seller authorizes the app, and TikTok gives an authorization code");
+        self.simulator.create_shop(&NewShop::of(&self.app).id(NEW)).await;
+        let code = self.simulator.authorize(NEW).await;
+        let secret = format!("{NEW}-tokens");
+        let screen = &mut self.screen;
+        screen.applied(NEW);
+        integration(NAMESPACE, NEW, &secret, "tiktok-app").team("6").create(&self.client).await;
+        screen.until("waits for the Secret", NEW, |status| says(status, "TokenSecretNotFound")).await?;
+        let create = |code: &str| {
+            ["create", "secret", "generic", secret.as_str(), "-n", NAMESPACE]
+                .map(str::to_owned)
+                .into_iter()
+                .chain([format!("--from-literal=auth_code={code}")])
+                .collect::<Vec<_>>()
+        };
+        command(&format!("kubectl {}", create("…").join(" ")));
+        let with_code = create(&code);
+        screen.plane().kubectl_ok(&with_code.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        screen.until("exchanges the code for tokens", NEW, refreshed).await?;
+        let values = fixtures::secret_values(&self.client, NAMESPACE, &secret).await;
+        tell(&format!("now in Secret {secret}: {}", values.keys().cloned().collect::<Vec<_>>().join(", ")));
+        if values.contains_key("auth_code") || !values.contains_key("refresh_token") {
+            return Err(format!("tokens in the place of the code were expected in Secret {secret}"));
         }
         Ok(())
     }

@@ -21,7 +21,9 @@ use super::errors;
 use super::faults::{NewFault, Point};
 use super::query::Params;
 use super::settings::SettingsPatch;
-use super::world::{BulkShops, Counters, Held, NextLives, Profile, Release, ShopPatch, Simulator, World};
+use super::world::{
+    Authorization, BulkShops, Counters, Held, NextLives, Profile, Release, ShopPatch, Simulator, World,
+};
 
 /// The longest that a long poll may take, and what it takes when nothing is said.
 const LONGEST_WAIT_MS: u64 = 600_000;
@@ -44,6 +46,7 @@ pub fn router(simulator: Arc<Simulator>) -> Router {
         .route("/shops/{id}", get(shop).patch(patch_shop))
         .route("/shops/{id}/history", get(history))
         .route("/shops/{id}/next-refresh", post(next_refresh))
+        .route("/shops/{id}/authorize", post(authorize))
         .route("/shops/{id}/deauthorize", post(deauthorize))
         .route("/shops/{id}/reauthorize", post(reauthorize))
         .route("/faults", get(faults).post(add_fault).delete(clear_faults))
@@ -53,6 +56,7 @@ pub fn router(simulator: Arc<Simulator>) -> Router {
         .route("/held/release", post(release))
         .route("/witness", get(witness))
         .route("/witness/tokens", get(witness_tokens))
+        .route("/witness/codes", get(witness_codes))
         .route("/requests", get(requests))
         .route("/wait", get(wait))
         .fallback(async || Failure::not_found("no such endpoint of the control API".into()))
@@ -278,6 +282,10 @@ async fn next_refresh(State(simulator): Sim, Path(id): Path<String>, Body(lives)
     })
 }
 
+async fn authorize(State(simulator): Sim, Path(id): Path<String>, Body(how): Body<Authorization>) -> Answered {
+    on_shop(&simulator, &id, |world, index| world.authorize(index, &how))
+}
+
 async fn deauthorize(State(simulator): Sim, Path(id): Path<String>) -> Answered {
     on_shop(&simulator, &id, |world, index| {
         world.deauthorize(index);
@@ -461,6 +469,23 @@ async fn witness_tokens(State(simulator): Sim, Query(page): Query<TokenPage>) ->
         .map_err(Failure::not_found)
 }
 
+struct CodePage {
+    shop: String,
+}
+
+impl FromParams for CodePage {
+    fn take(params: &mut Params) -> Result<Self, String> {
+        Ok(Self { shop: params.text("shop").ok_or("say whose codes: shop=<id>")? })
+    }
+}
+
+async fn witness_codes(State(simulator): Sim, Query(page): Query<CodePage>) -> Answered {
+    simulator
+        .read(|world| world.shop_index(&page.shop).map(|index| world.code_views(index)))
+        .map(|codes| Json(json!({ "codes": codes })))
+        .map_err(Failure::not_found)
+}
+
 struct LogPage {
     after: u64,
     limit: usize,
@@ -484,6 +509,8 @@ struct Wanted {
     refreshes: Option<u64>,
     delivered: Option<u64>,
     presentations: Option<u64>,
+    exchanges: Option<u64>,
+    code_presentations: Option<u64>,
     refused: Option<u64>,
     requests: Option<u64>,
     fault: Option<u64>,
@@ -498,6 +525,8 @@ impl FromParams for Wanted {
             refreshes: params.value("refreshes")?,
             delivered: params.value("delivered")?,
             presentations: params.value("presentations")?,
+            exchanges: params.value("exchanges")?,
+            code_presentations: params.value("code_presentations")?,
             refused: params.value("refused")?,
             requests: params.value("requests")?,
             fault: params.value("fault")?,
@@ -530,6 +559,8 @@ async fn wait(State(simulator): Sim, Query(wanted): Query<Wanted>) -> Answered {
         let met = wanted.refreshes.is_none_or(|n| counters.refreshes >= n)
             && wanted.delivered.is_none_or(|n| counters.delivered >= n)
             && wanted.presentations.is_none_or(|n| counters.presentations >= n)
+            && wanted.exchanges.is_none_or(|n| counters.exchanges >= n)
+            && wanted.code_presentations.is_none_or(|n| counters.code_presentations >= n)
             && wanted.refused.is_none_or(|n| counters.refused >= n)
             && wanted.requests.is_none_or(|n| requests >= n)
             && (wanted.fault.is_none() || hits.is_some_and(|hits| hits >= wanted.hits.unwrap_or(1)));

@@ -7,7 +7,7 @@ use axum::http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::settings::{Form, RetryAfterStyle};
+use super::settings::{Endpoint, Form, RetryAfterStyle};
 
 /// A moment in the life of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -292,7 +292,7 @@ pub struct Scope {
     /// Requests with this app key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_key: Option<String>,
-    /// Requests that present a refresh token of this shop, old or new.
+    /// Requests that present a refresh token or an auth code of this shop, old or new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shop: Option<String>,
     /// Requests that present this refresh token.
@@ -301,6 +301,9 @@ pub struct Scope {
     /// Requests of this wire form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub form: Option<Form>,
+    /// Requests to this endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Endpoint>,
 }
 
 /// A fault as it is asked for.
@@ -348,6 +351,8 @@ pub struct Subject<'a> {
     pub refresh_token: Option<&'a str>,
     /// Its wire form.
     pub form: Form,
+    /// Where it goes.
+    pub endpoint: Endpoint,
 }
 
 impl Scope {
@@ -359,6 +364,7 @@ impl Scope {
             && fits(self.shop.as_deref(), subject.shop)
             && fits(self.refresh_token.as_deref(), subject.refresh_token)
             && self.form.is_none_or(|form| form == subject.form)
+            && self.endpoint.is_none_or(|endpoint| endpoint == subject.endpoint)
     }
 }
 
@@ -456,7 +462,13 @@ mod tests {
     }
 
     fn subject(shop: &str) -> Subject<'_> {
-        Subject { app_key: Some("key"), shop: Some(shop), refresh_token: Some("token"), form: Form::Json }
+        Subject {
+            app_key: Some("key"),
+            shop: Some(shop),
+            refresh_token: Some("token"),
+            form: Form::Json,
+            endpoint: Endpoint::Refresh,
+        }
     }
 
     #[test]
@@ -476,6 +488,8 @@ mod tests {
             (json!({"app_key": "key", "form": "query"}), false),
             (json!({"refresh_token": "token"}), true),
             (json!({"refresh_token": "other"}), false),
+            (json!({"endpoint": "refresh"}), true),
+            (json!({"endpoint": "exchange"}), false),
         ] {
             let mut faults = faults(&[json!({"scope": scope, "action": {"type": "error", "code": 1}})]);
             assert_eq!(faults.plan(subject("a")).answer.is_some(), met, "{scope}");

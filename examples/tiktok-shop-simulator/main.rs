@@ -18,6 +18,10 @@
 //! hangs up does not undo a refresh. Values look like `TTP_sim_rt_<shop>_<n>_<random><tail>`; the
 //! tail holds characters that need URL-encoding (`--token-chars`). No value is ever used twice.
 //!
+//! `/api/v2/token/get`, by `GET` with a query alone: an auth code gives the first pair of a new
+//! authorization, once, and the pair of the authorization before is dead from then on. A code that is
+//! used, expired, withdrawn or unknown gets code 36004004.
+//!
 //! # Control API
 //!
 //! On the same port, JSON in and out. Errors are `{"error": "…"}` with a status of 400 and more.
@@ -43,7 +47,8 @@
 //! curl $S/shops/shop-1/history                   # every pair that it ever had
 //! curl -X PATCH $S/shops/shop-1 -d '{"rotation":"not_rotating","access_life_seconds":60}'
 //! curl $S/shops/shop-1/next-refresh -d '{"access_life_seconds":5,"refresh_life_seconds":60,"times":1}'
-//! curl -X POST $S/shops/shop-1/deauthorize
+//! curl $S/shops/shop-1/authorize -d '{"code_life_seconds":1800}'   # the seller authorizes: an auth_code
+//! curl -X POST $S/shops/shop-1/deauthorize       # its codes are dead, too
 //! curl -X POST $S/shops/shop-1/reauthorize       # a new pair; the old one is dead
 //!
 //! # Settings
@@ -51,9 +56,10 @@
 //!   "token_chars":"+/=&%","rate_limit":{"requests_per_second":5,"burst":1,"answer":"http429",
 //!   "retry_after":"http_date"}}'                 # rate_limit: null switches it off
 //!
-//! # Faults. A scope names any of app_key, shop, refresh_token, form; none is everybody. `times`
-//! # absent: until cleared. `skip`: that many pass first. A request can meet one fault of each of
-//! # three kinds: a wait before, a wait after, a wrong answer. Of two alike the older goes first.
+//! # Faults. A scope names any of app_key, shop, refresh_token, form, endpoint (refresh, exchange);
+//! # none is everybody. `times` absent: until cleared. `skip`: that many pass first. A request can
+//! # meet one fault of each of three kinds: a wait before, a wait after, a wrong answer. Of two alike
+//! # the older goes first. An exchange meets them as a refresh does.
 //! curl $S/faults -d '{"scope":{"shop":"shop-1"},"times":2,"skip":1,"action":{"type":"error","code":36009003}}'
 //! curl $S/faults                                 # with hits and times_left
 //! curl -X DELETE $S/faults/1                     # or all: $S/faults
@@ -67,13 +73,15 @@
 //!
 //! # Waiting. All counts said must be reached; without a shop they are over all. Answers with
 //! # "met": false when the time is up.
-//! curl "$S/wait?shop=shop-1&refreshes=1&timeout_ms=5000"   # also delivered, presentations, refused
+//! curl "$S/wait?shop=shop-1&refreshes=1&timeout_ms=5000"   # also delivered, presentations, refused,
+//!                                                          # exchanges, code_presentations
 //! curl "$S/wait?requests=10"
 //! curl "$S/wait?fault=1&hits=2"
 //!
 //! # The witness
 //! curl $S/witness                                # totals, apps, violations, strangers
 //! curl "$S/witness/tokens?shop=shop-1"           # each refresh token, each time it was presented
+//! curl "$S/witness/codes?shop=shop-1"            # the same of each auth code
 //! curl "$S/requests?after=0&limit=100"           # the last 10,000 requests: no token values
 //! ```
 //!
@@ -104,7 +112,8 @@
 //!
 //! ## What the witness says
 //!
-//! A **violation** is a refresh token that was presented again after a refresh had spent it. Its
+//! A **violation** is a refresh token that was presented again after a refresh had spent it; those of
+//! auth codes that were used stand under `code_violations`. Its
 //! `pair_delivered` says whether an answer that held the new pair had been handed to the socket to
 //! its last byte, which tells a client that tries once more after a lost answer from one that forgot
 //! what it was given. `refreshes_undelivered` counts the pairs that no client can know.
@@ -139,6 +148,8 @@ use world::Simulator;
 
 /// Where tokens are refreshed, on the real hosts and here.
 const REFRESH_PATH: &str = "/api/v2/token/refresh";
+/// Where auth codes are exchanged for tokens.
+const EXCHANGE_PATH: &str = "/api/v2/token/get";
 
 /// A simulator of TikTok Shop's token API, for tests and demos.
 ///
@@ -244,11 +255,12 @@ fn prepare(args: &Args) -> Result<Simulator, String> {
 }
 
 /// The platform's endpoints, and the control API beside them. An endpoint of the platform that is
-/// added (the exchange of an auth code, calls that carry an access token) gets its route here, its
-/// handler beside `token_api::refresh`, and its rules in `World`.
+/// added (calls that carry an access token) gets its route here, its handler beside
+/// `token_api::refresh`, and its rules in `World`.
 fn router(simulator: Arc<Simulator>) -> Router {
     let platform = Router::new()
         .route(REFRESH_PATH, any(token_api::refresh))
+        .route(EXCHANGE_PATH, any(token_api::exchange))
         .fallback(token_api::elsewhere)
         .with_state(simulator.clone());
     platform.merge(control::router(simulator))

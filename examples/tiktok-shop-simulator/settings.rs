@@ -4,6 +4,16 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Deserializer, Serialize};
 
+/// An endpoint of the platform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Endpoint {
+    /// A refresh token buys the next pair.
+    Refresh,
+    /// An auth code buys the first pair. Served as a query alone, whatever the forms.
+    Exchange,
+}
+
 /// A wire form of the token request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -15,7 +15,7 @@ use super::connection::{Receipt, Wire};
 use super::errors;
 use super::faults::{Action, DropPoint, Point};
 use super::query::Params;
-use super::settings::{Form, RateLimitAnswer};
+use super::settings::{Endpoint, Form, RateLimitAnswer};
 use super::witness::{AnswerState, LogEntry, Millis, Outcome};
 use super::world::{Arrival, Gate, Held, Incoming, PresentationId, Release, Simulator, Verdict, World};
 
@@ -45,11 +45,26 @@ pub async fn refresh(
     ConnectInfo(wire): ConnectInfo<Wire>,
     request: Request,
 ) -> Response {
-    let method = request.method().clone();
-    if method != Method::GET && method != Method::POST {
+    if request.method() != Method::GET && request.method() != Method::POST {
         return elsewhere(State(simulator), ConnectInfo(wire), request).await;
     }
-    let incoming = read(request).await;
+    take(simulator, wire, Endpoint::Refresh, request).await
+}
+
+/// `/api/v2/token/get`, by any method.
+pub async fn exchange(
+    State(simulator): State<Arc<Simulator>>,
+    ConnectInfo(wire): ConnectInfo<Wire>,
+    request: Request,
+) -> Response {
+    if request.method() != Method::GET {
+        return elsewhere(State(simulator), ConnectInfo(wire), request).await;
+    }
+    take(simulator, wire, Endpoint::Exchange, request).await
+}
+
+async fn take(simulator: Arc<Simulator>, wire: Wire, endpoint: Endpoint, request: Request) -> Response {
+    let incoming = read(endpoint, request).await;
     // On its own task: a client that hangs up does not stop a server in the middle of a refresh,
     // here as there.
     let task = tokio::spawn(serve(simulator, wire, incoming));
@@ -66,7 +81,7 @@ pub async fn elsewhere(
     ConnectInfo(wire): ConnectInfo<Wire>,
     request: Request,
 ) -> Response {
-    let known_path = request.uri().path() == super::REFRESH_PATH;
+    let known_path = [super::REFRESH_PATH, super::EXCHANGE_PATH].contains(&request.uri().path());
     let answer = if known_path {
         Answer::plain(405, "405 method not allowed\n")
     } else {
@@ -231,13 +246,15 @@ async fn hold(simulator: &Arc<Simulator>, wire: &Wire, incoming: &Incoming, arri
 }
 
 /// Parses without judging: a request that makes no sense is still one that was sent.
-async fn read(request: Request) -> Incoming {
+async fn read(endpoint: Endpoint, request: Request) -> Incoming {
     let form = if request.method() == Method::POST { Form::Json } else { Form::Query };
     let mut incoming = Incoming {
         entry: log_entry(&request, Some(form)),
+        endpoint,
         form,
         app_secret: None,
         refresh_token: None,
+        auth_code: None,
         grant_type: None,
         unreadable: None,
     };
@@ -250,7 +267,10 @@ async fn read(request: Request) -> Incoming {
         Ok(parameters) => {
             incoming.entry.app_key = parameters.take("app_key");
             incoming.app_secret = parameters.take("app_secret");
-            incoming.refresh_token = parameters.take("refresh_token");
+            match endpoint {
+                Endpoint::Refresh => incoming.refresh_token = parameters.take("refresh_token"),
+                Endpoint::Exchange => incoming.auth_code = parameters.take("auth_code"),
+            }
             incoming.grant_type = parameters.take("grant_type");
         }
     }

@@ -6,13 +6,15 @@
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
 
-/// Which half of a pair a value is.
+/// What a value is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// What API calls carry.
     Access,
     /// What buys the next pair.
     Refresh,
+    /// What a seller's authorization gives, and what buys the first pair.
+    Code,
 }
 
 impl Kind {
@@ -20,6 +22,7 @@ impl Kind {
         match self {
             Self::Access => "TTP_sim_at_",
             Self::Refresh => "TTP_sim_rt_",
+            Self::Code => "TTP_sim_ac_",
         }
     }
 }
@@ -65,10 +68,10 @@ impl Mint {
     }
 }
 
-/// The shop id and serial number that a refresh token claims. The caller must still compare the
-/// value with the real one.
-pub fn claimed_by(refresh_token: &str) -> Option<(&str, u32)> {
-    let rest = refresh_token.strip_prefix(Kind::Refresh.prefix())?;
+/// The shop id and serial number that a value of this kind claims. The caller must still compare it
+/// with the real one.
+pub fn claimed_by(kind: Kind, value: &str) -> Option<(&str, u32)> {
+    let rest = value.strip_prefix(kind.prefix())?;
     // From the right: shop ids may contain underscores, the rest cannot.
     let mut parts = rest.rsplitn(3, '_');
     let _random = parts.next()?;
@@ -96,10 +99,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refresh_token_names_its_shop_and_serial_number_even_with_underscores_in_the_id() {
+    fn a_value_names_its_shop_and_serial_number_even_with_underscores_in_the_id() {
         let mint = Mint::new();
-        let value = mint.token(Kind::Refresh, "my_shop_1", 42, "+/=&%");
-        assert_eq!(claimed_by(&value), Some(("my_shop_1", 42)), "{value}");
+        for kind in [Kind::Refresh, Kind::Code] {
+            let value = mint.token(kind, "my_shop_1", 42, "+/=&%");
+            assert_eq!(claimed_by(kind, &value), Some(("my_shop_1", 42)), "{value}");
+        }
     }
 
     #[test]
@@ -127,8 +132,8 @@ mod tests {
 
     #[test]
     fn what_is_not_a_refresh_token_claims_nothing() {
-        for junk in ["", "TTP_sim_rt_", "TTP_sim_at_a_1_00", "TTP_sim_rt_a_x_00"] {
-            assert_eq!(claimed_by(junk), None, "{junk}");
+        for junk in ["", "TTP_sim_rt_", "TTP_sim_at_a_1_00", "TTP_sim_ac_a_1_00", "TTP_sim_rt_a_x_00"] {
+            assert_eq!(claimed_by(Kind::Refresh, junk), None, "{junk}");
         }
     }
 }

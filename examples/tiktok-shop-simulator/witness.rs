@@ -41,6 +41,8 @@ pub enum Outcome {
     Pending,
     /// The refresh happened, whatever was answered.
     Refreshed,
+    /// The auth code gave its pair, whatever was answered.
+    Exchanged,
     /// It was processed, and refused.
     Refused,
     /// Over the rate limit; not processed.
@@ -67,7 +69,7 @@ pub enum AnswerState {
     Undelivered,
 }
 
-/// One time that a refresh token was presented.
+/// One time that a refresh token or an auth code was presented.
 #[derive(Clone, Debug, Serialize)]
 pub struct Presentation {
     /// The request's number, as in the request log.
@@ -86,7 +88,7 @@ pub struct Presentation {
     pub answer: AnswerState,
     /// Whether the answer holds the new pair: one that a fault replaced may not.
     pub tells_pair: bool,
-    /// Whether the token had been spent before, as seen when the request came or was processed.
+    /// Whether it had been spent before, as seen when the request came or was processed.
     pub after_spent: bool,
 }
 
@@ -105,7 +107,7 @@ pub struct LogEntry {
     pub form: Option<Form>,
     /// The app key that it names.
     pub app_key: Option<String>,
-    /// The shop whose refresh token it presents.
+    /// The shop whose refresh token or auth code it presents.
     pub shop: Option<String>,
     /// Lower case, in order, separated by commas.
     pub header_names: String,
@@ -127,7 +129,7 @@ pub struct LogEntry {
     pub answer: AnswerState,
 }
 
-/// A value presented as a refresh token that this simulator never gave out.
+/// A value presented as a refresh token or an auth code that this simulator never gave out.
 #[derive(Clone, Debug, Serialize)]
 pub struct Stranger {
     /// The request's number.
@@ -135,7 +137,7 @@ pub struct Stranger {
     /// When it came.
     pub at: Millis,
     /// As presented: a mangled token shows how it was mangled.
-    pub refresh_token: String,
+    pub value: String,
 }
 
 /// Counts since the start.
@@ -153,6 +155,12 @@ pub struct Totals {
     pub refreshes_delivered: u64,
     /// The others whose answer is settled: no client can know the new pair.
     pub refreshes_undelivered: u64,
+    /// Exchanges that happened, whatever was answered.
+    pub exchanges: u64,
+    /// Exchanges whose answer holds the pair and was handed to the socket whole.
+    pub exchanges_delivered: u64,
+    /// The others whose answer is settled: no client can know the pair.
+    pub exchanges_undelivered: u64,
     /// Processed and refused.
     pub refused: u64,
     /// Over the rate limit.
@@ -181,12 +189,18 @@ pub struct Totals {
     pub refresh_tokens_issued: u64,
     /// Refresh tokens spent.
     pub refresh_tokens_spent: u64,
+    /// Auth codes given out.
+    pub codes_issued: u64,
     /// Times that a refresh token of ours was presented.
     pub presentations: u64,
+    /// Times that an auth code of ours was presented.
+    pub code_presentations: u64,
     /// Times that something else was.
     pub strangers: u64,
     /// Refresh tokens presented again after having been spent.
     pub violations: u64,
+    /// Auth codes presented again after having been used.
+    pub code_violations: u64,
 }
 
 /// Everything that is counted and logged, but for what stands with each token.
@@ -224,6 +238,7 @@ impl Ledger {
         match outcome {
             Outcome::Pending => {}
             Outcome::Refreshed => totals.refreshes += 1,
+            Outcome::Exchanged => totals.exchanges += 1,
             Outcome::Refused => totals.refused += 1,
             Outcome::RateLimited => totals.rate_limited += 1,
             Outcome::FormNotServed => totals.form_not_served += 1,

@@ -1,4 +1,4 @@
-//! The state of the platform: apps, shops, their tokens, and the rules of a refresh.
+//! The state of the platform: apps, shops, their tokens, and the rules of a refresh and of an exchange.
 //!
 //! Nothing here waits and nothing here speaks HTTP. One lock around the [`World`] makes every
 //! refresh atomic, which is what the witness's word rests on.
@@ -16,7 +16,7 @@ use super::answer::Answer;
 use super::connection::Wire;
 use super::errors;
 use super::faults::{Faults, Plan, Point, Subject};
-use super::settings::{Form, RateLimit, Rotation, Settings, present};
+use super::settings::{Endpoint, Form, RateLimit, Rotation, Settings, present};
 use super::tokens::{self, Kind, Mint};
 use super::witness::{AnswerState, Ledger, LogEntry, Millis, Outcome, Presentation, Stranger};
 
@@ -26,6 +26,8 @@ const ACCESS_LIFE_SECONDS: i64 = 7 * 86_400;
 const CREATOR_REFRESH_LIFE_SECONDS: i64 = 365 * 86_400;
 /// 2123-03-04: larger than an unsigned 32-bit integer, as seen on the real service.
 const SELLER_REFRESH_EXPIRY: i64 = 4_833_561_600;
+/// Auth codes live about half an hour.
+const CODE_LIFE_SECONDS: i64 = 30 * 60;
 /// The `user_type` of a creator.
 const CREATOR: u8 = 1;
 /// The most shops that one request may create; a typing error must not eat the machine.
@@ -127,6 +129,14 @@ pub struct NextLives {
     times: Option<u32>,
 }
 
+/// An authorization by a seller.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Authorization {
+    /// How long its code lives; may be negative. Default: half an hour.
+    code_life_seconds: Option<i64>,
+}
+
 struct App {
     secret: String,
     allowance: f64,
@@ -156,6 +166,25 @@ struct RefreshToken {
     presentations: Vec<Presentation>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum CodeState {
+    Open,
+    Used,
+    // The seller withdrew the authorization.
+    Revoked,
+}
+
+struct AuthCode {
+    issued_at: Millis,
+    expires_at: i64,
+    used_at: Option<Millis>,
+    state: CodeState,
+    /// The refresh token that it gave, by its place.
+    gave: Option<usize>,
+    presentations: Vec<Presentation>,
+}
+
 #[derive(Clone)]
 struct Pair {
     access: u32,
@@ -174,6 +203,7 @@ struct Shop {
     pairs: Vec<Pair>,
     // By serial number, counted from 1.
     tokens: Vec<RefreshToken>,
+    codes: Vec<AuthCode>,
     next_lives: Option<NextLives>,
     counters: Counters,
 }
@@ -187,15 +217,26 @@ pub struct Counters {
     pub delivered: u64,
     /// Times that a refresh token was presented.
     pub presentations: u64,
-    /// Times that it was processed and refused.
+    /// Exchanges of an auth code that happened.
+    pub exchanges: u64,
+    /// Times that an auth code was presented.
+    pub code_presentations: u64,
+    /// Times that one of either was processed and refused.
     pub refused: u64,
+}
+
+/// What was presented, by its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Credential {
+    Token(usize),
+    Code(usize),
 }
 
 /// The place of a presentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PresentationId {
     shop: usize,
-    token: usize,
+    what: Credential,
     index: usize,
 }
 
@@ -204,12 +245,16 @@ pub struct PresentationId {
 pub struct Incoming {
     /// The log's view of it.
     pub entry: LogEntry,
+    /// Where it goes.
+    pub endpoint: Endpoint,
     /// The form.
     pub form: Form,
     /// Parameters, where they are there and are strings.
     pub app_secret: Option<String>,
     /// See above.
     pub refresh_token: Option<String>,
+    /// See above.
+    pub auth_code: Option<String>,
     /// See above.
     pub grant_type: Option<String>,
     /// Why it could not be read, if it could not.
@@ -237,7 +282,7 @@ pub enum Gate {
 pub struct Arrival {
     /// Its number.
     pub number: u64,
-    /// Where it is recorded, if it presents a token of ours.
+    /// Where it is recorded, if it presents a token or a code of ours.
     pub presentation: Option<PresentationId>,
     /// Whether it may be processed.
     pub gate: Gate,
@@ -248,11 +293,11 @@ pub struct Arrival {
 /// What processing came to.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    /// A new pair.
+    /// The pair that was asked for.
     Served {
         /// `data` of the honest answer.
         data: Map<String, Value>,
-        /// `data` as it was before.
+        /// `data` as it was before, the pair of an authorization that it replaces.
         old: Map<String, Value>,
     },
     /// An error.
@@ -311,9 +356,9 @@ pub struct World {
     shops: Vec<Shop>,
     by_id: HashMap<String, usize>,
     last_hold: u64,
-    violations: Vec<(usize, usize)>,
+    violations: Vec<(usize, Credential)>,
     // For the membership test alone: the list above keeps their order.
-    violated: HashSet<(usize, usize)>,
+    violated: HashSet<(usize, Credential)>,
 }
 
 /// The world behind its lock, and a bell that rings at every change.
@@ -510,6 +555,7 @@ impl World {
             deauthorized: false,
             pairs: Vec::new(),
             tokens: Vec::new(),
+            codes: Vec::new(),
             next_lives: None,
             counters: Counters::default(),
         };
@@ -540,7 +586,7 @@ impl World {
         self.by_id.get(id).copied().ok_or_else(|| format!("there is no shop {id}"))
     }
 
-    /// The id of the shop whose token was presented.
+    /// The id of the shop whose token or code was presented.
     pub fn shop_id(&self, presented: PresentationId) -> String {
         self.shops[presented.shop].id.clone()
     }
@@ -607,13 +653,23 @@ impl World {
         self.shops[index].next_lives = Some(lives);
     }
 
-    /// The seller withdraws the authorization.
+    /// The seller withdraws the authorization, and with it codes that are not used yet.
     pub fn deauthorize(&mut self, index: usize) {
-        self.shops[index].deauthorized = true;
+        let shop = &mut self.shops[index];
+        shop.deauthorized = true;
+        for code in &mut shop.codes {
+            if code.state == CodeState::Open {
+                code.state = CodeState::Revoked;
+            }
+        }
     }
 
     /// The seller authorizes anew: a new pair, the old one is dead.
     pub fn reauthorize(&mut self, index: usize) {
+        self.replace(index, &NextLives::default());
+    }
+
+    fn replace(&mut self, index: usize, lives: &NextLives) {
         let now = self.now();
         let shop = &mut self.shops[index];
         let current = slot(shop.current().refresh);
@@ -621,8 +677,26 @@ impl World {
             shop.tokens[current].state = TokenState::Superseded;
         }
         shop.deauthorized = false;
-        shop.issue(now, &NextLives::default(), true);
+        shop.issue(now, lives, true);
         self.ledger.totals.refresh_tokens_issued += 1;
+    }
+
+    /// The seller authorizes the app on TikTok's page: an auth code, which a redirect carries to the app. Nothing else
+    /// changes until it is exchanged.
+    pub fn authorize(&mut self, index: usize, authorization: &Authorization) -> Value {
+        let now = self.now();
+        let life = authorization.code_life_seconds.unwrap_or(CODE_LIFE_SECONDS);
+        let shop = &mut self.shops[index];
+        shop.codes.push(AuthCode {
+            issued_at: now,
+            expires_at: now.seconds().saturating_add(life),
+            used_at: None,
+            state: CodeState::Open,
+            gave: None,
+            presentations: Vec::new(),
+        });
+        self.ledger.totals.codes_issued += 1;
+        self.code_view(index, self.shops[index].codes.len() - 1)
     }
 
     /// The counters of a shop.
@@ -637,6 +711,8 @@ impl World {
             refreshes: totals.refreshes,
             delivered: totals.refreshes_delivered,
             presentations: totals.presentations,
+            exchanges: totals.exchanges,
+            code_presentations: totals.code_presentations,
             refused: totals.refused,
         }
     }
@@ -647,15 +723,20 @@ impl World {
     /// decides which faults it will meet.
     pub fn arrive(&mut self, incoming: &Incoming) -> Arrival {
         let now = self.now();
-        let found = incoming.refresh_token.as_deref().and_then(|value| self.find(value));
+        let presented = match incoming.endpoint {
+            Endpoint::Refresh => incoming.refresh_token.as_deref(),
+            Endpoint::Exchange => incoming.auth_code.as_deref(),
+        };
+        let found = presented.and_then(|value| self.find(incoming.endpoint, value));
         let app_key = incoming.entry.app_key.as_deref();
-        let gate = self.gate(incoming.form, app_key);
+        let gate = self.gate(incoming, app_key);
         let plan = if gate == Gate::Open {
             self.faults.plan(Subject {
                 app_key,
                 shop: found.map(|(shop, _)| self.shops[shop].id.as_str()),
                 refresh_token: incoming.refresh_token.as_deref(),
                 form: incoming.form,
+                endpoint: incoming.endpoint,
             })
         } else {
             Plan::default()
@@ -665,8 +746,8 @@ impl World {
         entry.faults.clone_from(&plan.faults);
         entry.shop = found.map(|(shop, _)| self.shops[shop].id.clone());
         let number = self.ledger.arrived(entry);
-        let presentation = found.map(|(shop, token)| {
-            let presentations = &mut self.shops[shop].tokens[token].presentations;
+        let presentation = found.map(|(shop, what)| {
+            let presentations = self.shops[shop].presentations(what);
             // Nearly every token is presented exactly once, and there may be millions.
             presentations.reserve_exact(1);
             presentations.push(Presentation {
@@ -680,20 +761,29 @@ impl World {
                 tells_pair: false,
                 after_spent: false,
             });
-            let id = PresentationId { shop, token, index: presentations.len() - 1 };
-            self.shops[shop].counters.presentations += 1;
-            self.ledger.totals.presentations += 1;
+            let id = PresentationId { shop, what, index: presentations.len() - 1 };
+            let (counters, totals) = (&mut self.shops[shop].counters, &mut self.ledger.totals);
+            match what {
+                Credential::Token(_) => {
+                    counters.presentations += 1;
+                    totals.presentations += 1;
+                }
+                Credential::Code(_) => {
+                    counters.code_presentations += 1;
+                    totals.code_presentations += 1;
+                }
+            }
             self.accuse_if_spent(id);
             id
         });
-        if let (None, Some(value)) = (presentation, &incoming.refresh_token) {
-            self.ledger.stranger(Stranger { request: number, at: now, refresh_token: value.clone() });
+        if let (None, Some(value)) = (presentation, presented) {
+            self.ledger.stranger(Stranger { request: number, at: now, value: value.to_owned() });
         }
         Arrival { number, presentation, gate, plan }
     }
 
-    fn gate(&mut self, form: Form, app_key: Option<&str>) -> Gate {
-        if !self.settings.forms.serve(form) {
+    fn gate(&mut self, incoming: &Incoming, app_key: Option<&str>) -> Gate {
+        if incoming.endpoint == Endpoint::Refresh && !self.settings.forms.serve(incoming.form) {
             return Gate::NotServed;
         }
         let Some(app) = app_key.and_then(|key| self.apps.get_mut(key)) else {
@@ -708,8 +798,8 @@ impl World {
         }
     }
 
-    /// Does the refresh, or refuses it. With `rotate` false it only says what it would answer for
-    /// the pair as it is.
+    /// Does the refresh or the exchange, or refuses it. With `rotate` false it only says what it
+    /// would answer for the pair as it is.
     pub fn process(&mut self, arrival: &Arrival, incoming: &Incoming, rotate: bool) -> Verdict {
         if let Some(id) = arrival.presentation {
             // Another request may have spent it while this one waited.
@@ -717,36 +807,45 @@ impl World {
         }
         let verdict = match self.examine(arrival.presentation, incoming) {
             Err((code, message)) => Verdict::Refused { code, message },
-            Ok(index) => {
-                let mentioned = self.policy(index) != Rotation::Omit;
-                let old = self.shops[index].data(&self.mint, mentioned);
-                if rotate {
-                    self.refresh(index);
+            Ok(id) => {
+                // The first pair of an authorization has a refresh token, whatever a refresh answers.
+                let mentioned = self.policy(id.shop) != Rotation::Omit || incoming.endpoint == Endpoint::Exchange;
+                let old = self.shops[id.shop].data(&self.mint, mentioned);
+                match id.what {
+                    Credential::Token(_) if rotate => self.refresh(id.shop),
+                    Credential::Code(code) if rotate => self.exchange(id.shop, code),
+                    _ => {}
                 }
-                Verdict::Served { data: self.shops[index].data(&self.mint, mentioned), old }
+                Verdict::Served { data: self.shops[id.shop].data(&self.mint, mentioned), old }
             }
         };
-        let outcome = match verdict {
-            Verdict::Served { .. } if rotate => Outcome::Refreshed,
-            Verdict::Served { .. } => Outcome::Faulted,
-            Verdict::Refused { .. } => Outcome::Refused,
+        let outcome = match (&verdict, incoming.endpoint) {
+            (Verdict::Served { .. }, Endpoint::Refresh) if rotate => Outcome::Refreshed,
+            (Verdict::Served { .. }, Endpoint::Exchange) if rotate => Outcome::Exchanged,
+            (Verdict::Served { .. }, _) => Outcome::Faulted,
+            (Verdict::Refused { .. }, _) => Outcome::Refused,
         };
         self.decided(arrival, outcome);
         verdict
     }
 
-    /// The checks of the token endpoint, in its order. Returns the shop.
-    fn examine(&mut self, presented: Option<PresentationId>, incoming: &Incoming) -> Result<usize, (i64, String)> {
+    /// The checks of the two token endpoints, in their order. Returns what was presented and is good.
+    fn examine(
+        &mut self,
+        presented: Option<PresentationId>,
+        incoming: &Incoming,
+    ) -> Result<PresentationId, (i64, String)> {
         let bad = |what: &str| (errors::BAD_PARAMETER, format!("Invalid parameter: {what}"));
-        let no_record = || {
-            let code = errors::NO_AUTH_RECORD;
-            (code, errors::message(code).to_owned())
+        let (grant_type, name, value, unknown) = match incoming.endpoint {
+            Endpoint::Refresh => ("refresh_token", "refresh_token", &incoming.refresh_token, errors::NO_AUTH_RECORD),
+            Endpoint::Exchange => ("authorized_code", "auth_code", &incoming.auth_code, errors::INVALID_AUTH_CODE),
         };
+        let no_record = || (unknown, errors::message(unknown).to_owned());
         if let Some(why) = &incoming.unreadable {
             return Err(bad(why));
         }
-        if incoming.grant_type.as_deref() != Some("refresh_token") {
-            return Err(bad("grant_type must be refresh_token"));
+        if incoming.grant_type.as_deref() != Some(grant_type) {
+            return Err(bad(&format!("grant_type must be {grant_type}")));
         }
         let app_key = incoming.entry.app_key.as_deref().unwrap_or_default();
         let Some(app) = self.apps.get(app_key) else {
@@ -755,8 +854,8 @@ impl World {
         if incoming.app_secret.as_deref() != Some(app.secret.as_str()) {
             return Err(bad("the app_secret does not match the app_key"));
         }
-        if incoming.refresh_token.as_deref().is_none_or(str::is_empty) {
-            return Err(bad("refresh_token is missing"));
+        if value.as_deref().is_none_or(str::is_empty) {
+            return Err(bad(&format!("{name} is missing")));
         }
         let id = presented.ok_or_else(no_record)?;
         if *self.shops[id.shop].app_key != *app_key {
@@ -765,23 +864,38 @@ impl World {
         let now = self.now().seconds();
         let policy = self.policy(id.shop);
         let shop = &mut self.shops[id.shop];
-        if shop.tokens[id.token].state == TokenState::Spent && policy == Rotation::KillFamily {
+        // The first refresh token that a spent one, or a used code, gave.
+        let gave = match id.what {
+            Credential::Token(token) => (shop.tokens[token].state == TokenState::Spent).then_some(token),
+            Credential::Code(code) => shop.codes[code].gave,
+        };
+        if let Some(first) = gave.filter(|_| policy == Rotation::KillFamily) {
             let current = slot(shop.current().refresh);
             // A new authorization is a new family: a token spent before it kills nothing.
-            let same_family = shop.tokens[id.token..current].iter().all(|token| token.state == TokenState::Spent);
+            let same_family = shop.tokens[first..current].iter().all(|token| token.state == TokenState::Spent);
             if same_family && shop.tokens[current].state == TokenState::Current {
                 shop.tokens[current].state = TokenState::Revoked;
             }
         }
-        let token = &shop.tokens[id.token];
-        if shop.deauthorized || token.state != TokenState::Current {
-            return Err(no_record());
+        match id.what {
+            Credential::Token(token) => {
+                let token = &shop.tokens[token];
+                if shop.deauthorized || token.state != TokenState::Current {
+                    return Err(no_record());
+                }
+                if token.expires_at <= now {
+                    let code = errors::AUTHORIZATION_EXPIRED;
+                    return Err((code, errors::message(code).to_owned()));
+                }
+            }
+            Credential::Code(code) => {
+                let code = &shop.codes[code];
+                if code.state != CodeState::Open || code.expires_at <= now {
+                    return Err(no_record());
+                }
+            }
         }
-        if token.expires_at <= now {
-            let code = errors::AUTHORIZATION_EXPIRED;
-            return Err((code, errors::message(code).to_owned()));
-        }
-        Ok(id.shop)
+        Ok(id)
     }
 
     fn policy(&self, index: usize) -> Rotation {
@@ -806,6 +920,20 @@ impl World {
         shop.counters.refreshes += 1;
     }
 
+    /// A code gives the first pair of a new authorization; the pair of the one before is dead.
+    fn exchange(&mut self, index: usize, code: usize) {
+        let lives = self.shops[index].take_next_lives();
+        self.replace(index, &lives);
+        let now = self.now();
+        let shop = &mut self.shops[index];
+        shop.counters.exchanges += 1;
+        let gave = slot(shop.current().refresh);
+        let code = &mut shop.codes[code];
+        code.state = CodeState::Used;
+        code.used_at = Some(now);
+        code.gave = Some(gave);
+    }
+
     /// Records what a request led to.
     pub fn decided(&mut self, arrival: &Arrival, outcome: Outcome) {
         self.ledger.decided(arrival.number, outcome);
@@ -827,8 +955,8 @@ impl World {
             let presentation = self.presentation(id);
             presentation.http_status = http_status;
             presentation.code = code;
-            let refreshed = presentation.outcome == Outcome::Refreshed;
-            presentation.tells_pair = refreshed && answer.is_some_and(|answer| answer.tells_pair);
+            let granted = matches!(presentation.outcome, Outcome::Refreshed | Outcome::Exchanged);
+            presentation.tells_pair = granted && answer.is_some_and(|answer| answer.tells_pair);
         }
     }
 
@@ -838,13 +966,18 @@ impl World {
         self.ledger.settled(number, answer);
         if let Some(id) = presentation {
             self.presentation(id).answer = answer;
-            if self.presentation(id).outcome == Outcome::Refreshed {
-                if delivered && self.presentation(id).tells_pair {
-                    self.shops[id.shop].counters.delivered += 1;
-                    self.ledger.totals.refreshes_delivered += 1;
-                } else {
-                    self.ledger.totals.refreshes_undelivered += 1;
+            let told = delivered && self.presentation(id).tells_pair;
+            let outcome = self.presentation(id).outcome;
+            let (counters, totals) = (&mut self.shops[id.shop].counters, &mut self.ledger.totals);
+            match outcome {
+                Outcome::Refreshed if told => {
+                    counters.delivered += 1;
+                    totals.refreshes_delivered += 1;
                 }
+                Outcome::Refreshed => totals.refreshes_undelivered += 1,
+                Outcome::Exchanged if told => totals.exchanges_delivered += 1,
+                Outcome::Exchanged => totals.exchanges_undelivered += 1,
+                _ => {}
             }
         }
     }
@@ -856,54 +989,96 @@ impl World {
         self.last_hold
     }
 
-    /// The shop and the token that a value is, if it is one of ours.
-    fn find(&self, value: &str) -> Option<(usize, usize)> {
-        let (id, serial) = tokens::claimed_by(value)?;
+    /// The shop, and the token or code that a value is, if it is one of ours.
+    fn find(&self, endpoint: Endpoint, value: &str) -> Option<(usize, Credential)> {
+        let kind = match endpoint {
+            Endpoint::Refresh => Kind::Refresh,
+            Endpoint::Exchange => Kind::Code,
+        };
+        let (id, serial) = tokens::claimed_by(kind, value)?;
         let index = *self.by_id.get(id)?;
         let shop = &self.shops[index];
-        let token = usize::try_from(serial).ok()?.checked_sub(1)?;
-        (token < shop.tokens.len() && shop.value(&self.mint, Kind::Refresh, serial) == value).then_some((index, token))
+        let place = usize::try_from(serial).ok()?.checked_sub(1)?;
+        let (count, what) = match endpoint {
+            Endpoint::Refresh => (shop.tokens.len(), Credential::Token(place)),
+            Endpoint::Exchange => (shop.codes.len(), Credential::Code(place)),
+        };
+        (place < count && shop.value(&self.mint, kind, serial) == value).then_some((index, what))
     }
 
     fn accuse_if_spent(&mut self, id: PresentationId) {
-        if self.shops[id.shop].tokens[id.token].state != TokenState::Spent {
+        let shop = &self.shops[id.shop];
+        let (is_spent, count) = match id.what {
+            Credential::Token(token) => {
+                (shop.tokens[token].state == TokenState::Spent, &mut self.ledger.totals.violations)
+            }
+            Credential::Code(code) => {
+                (shop.codes[code].state == CodeState::Used, &mut self.ledger.totals.code_violations)
+            }
+        };
+        if !is_spent {
             return;
         }
-        self.presentation(id).after_spent = true;
-        if self.violated.insert((id.shop, id.token)) {
-            self.violations.push((id.shop, id.token));
-            self.ledger.totals.violations += 1;
+        if self.violated.insert((id.shop, id.what)) {
+            self.violations.push((id.shop, id.what));
+            *count += 1;
         }
+        self.presentation(id).after_spent = true;
     }
 
     fn presentation(&mut self, id: PresentationId) -> &mut Presentation {
-        &mut self.shops[id.shop].tokens[id.token].presentations[id.index]
+        &mut self.shops[id.shop].presentations(id.what)[id.index]
     }
 
     // ---- the witness ----
 
     /// Totals, violations, values that were no tokens of ours.
     pub fn testimony(&self) -> Value {
-        let violations: Vec<Value> = self
-            .violations
-            .iter()
-            .map(|&(shop, token)| {
-                let mut view = self.token_view(shop, token);
-                // Tells a client's second try after a lost answer from plain carelessness.
-                let spender = self.shops[shop].tokens[token]
-                    .presentations
-                    .iter()
-                    .find(|presentation| presentation.outcome == Outcome::Refreshed);
-                let told = |by: &Presentation| by.tells_pair && by.answer == AnswerState::Delivered;
-                view["pair_delivered"] = json!(spender.is_some_and(told));
-                view
-            })
-            .collect();
+        let (mut violations, mut code_violations) = (Vec::new(), Vec::new());
+        for &(shop, what) in &self.violations {
+            let (mut view, presentations, list) = match what {
+                Credential::Token(token) => {
+                    let presentations = &self.shops[shop].tokens[token].presentations;
+                    (self.token_view(shop, token), presentations, &mut violations)
+                }
+                Credential::Code(code) => {
+                    let presentations = &self.shops[shop].codes[code].presentations;
+                    (self.code_view(shop, code), presentations, &mut code_violations)
+                }
+            };
+            // Tells a client's second try after a lost answer from plain carelessness.
+            let spent = |by: &&Presentation| matches!(by.outcome, Outcome::Refreshed | Outcome::Exchanged);
+            let told = |by: &Presentation| by.tells_pair && by.answer == AnswerState::Delivered;
+            view["pair_delivered"] = json!(presentations.iter().find(spent).is_some_and(told));
+            list.push(view);
+        }
         json!({
             "totals": self.ledger.totals,
             "apps": self.apps(),
             "violations": violations,
+            "code_violations": code_violations,
             "strangers": self.ledger.strangers(),
+        })
+    }
+
+    /// Every auth code of a shop, in the order of issue.
+    pub fn code_views(&self, shop: usize) -> Vec<Value> {
+        (0..self.shops[shop].codes.len()).map(|code| self.code_view(shop, code)).collect()
+    }
+
+    fn code_view(&self, shop: usize, code: usize) -> Value {
+        let shop = &self.shops[shop];
+        let serial = u32::try_from(code + 1).unwrap_or(u32::MAX);
+        let code = &shop.codes[code];
+        json!({
+            "shop": shop.id,
+            "serial": serial,
+            "auth_code": shop.value(&self.mint, Kind::Code, serial),
+            "issued_at": code.issued_at,
+            "expires_at": code.expires_at,
+            "used_at": code.used_at,
+            "state": code.state,
+            "presentations": code.presentations,
         })
     }
 
@@ -974,6 +1149,13 @@ impl Shop {
 
     fn current_token(&self) -> &RefreshToken {
         &self.tokens[slot(self.current().refresh)]
+    }
+
+    fn presentations(&mut self, what: Credential) -> &mut Vec<Presentation> {
+        match what {
+            Credential::Token(token) => &mut self.tokens[token].presentations,
+            Credential::Code(code) => &mut self.codes[code].presentations,
+        }
     }
 
     fn take_next_lives(&mut self) -> NextLives {
@@ -1104,12 +1286,30 @@ mod tests {
                 duration_ms: None,
                 answer: AnswerState::Pending,
             },
+            endpoint: Endpoint::Refresh,
             form: Form::Json,
             app_secret: Some("secret".into()),
             refresh_token: Some(refresh_token.into()),
+            auth_code: None,
             grant_type: Some("refresh_token".into()),
             unreadable: None,
         }
+    }
+
+    fn exchanging(auth_code: &str) -> Incoming {
+        Incoming {
+            endpoint: Endpoint::Exchange,
+            form: Form::Query,
+            refresh_token: None,
+            auth_code: Some(auth_code.into()),
+            grant_type: Some("authorized_code".into()),
+            ..incoming("")
+        }
+    }
+
+    fn authorize(world: &mut World, authorization: Value) -> String {
+        let authorization = serde_json::from_value(authorization).expect("an authorization");
+        world.authorize(0, &authorization)["auth_code"].as_str().unwrap_or_default().into()
     }
 
     fn send(world: &mut World, incoming: &Incoming) -> Result<Value, i64> {
@@ -1205,6 +1405,63 @@ mod tests {
         assert_eq!(send(&mut world, &foreign), Err(errors::NO_AUTH_RECORD));
         refresh(&mut world, &good).expect("none of it spent the token");
         assert_eq!(world.ledger.totals.violations, 0);
+    }
+
+    #[test]
+    fn a_code_buys_the_first_pair_of_an_authorization_once_and_the_pair_before_is_dead() {
+        let mut world = world(Rotation::Omit);
+        let old = shop(&mut world, json!({}));
+        let code = authorize(&mut world, json!({}));
+        refresh(&mut world, &old).expect("until then the old pair lives");
+        let data = send(&mut world, &exchanging(&code)).expect("the first time");
+        assert_ne!(token(&data), old, "with a refresh token of its own, whatever a refresh answers");
+        assert_eq!(refresh(&mut world, &old), Err(errors::NO_AUTH_RECORD));
+        refresh(&mut world, &token(&data)).expect("the new one works");
+        assert_eq!(world.testimony()["totals"]["code_violations"], 0);
+        assert_eq!(send(&mut world, &exchanging(&code)), Err(errors::INVALID_AUTH_CODE));
+        let testimony = world.testimony();
+        assert_eq!((&testimony["totals"]["exchanges"], &testimony["totals"]["violations"]), (&json!(1), &json!(0)));
+        assert_eq!(testimony["code_violations"][0]["auth_code"], json!(code));
+        assert_eq!(testimony["code_violations"][0]["presentations"][1]["after_spent"], true);
+    }
+
+    #[test]
+    fn a_code_that_is_expired_withdrawn_or_of_no_use_here_is_refused_with_its_code() {
+        let mut world = world(Rotation::Rotating);
+        let first = shop(&mut world, json!({}));
+        let expired = authorize(&mut world, json!({"code_life_seconds": -1}));
+        let withdrawn = authorize(&mut world, json!({}));
+        world.deauthorize(0);
+        for code in [expired.as_str(), withdrawn.as_str(), first.as_str(), "junk"] {
+            assert_eq!(send(&mut world, &exchanging(code)), Err(errors::INVALID_AUTH_CODE), "{code}");
+        }
+        let good = authorize(&mut world, json!({}));
+        assert_eq!(refresh(&mut world, &good), Err(errors::NO_AUTH_RECORD), "it is no refresh token");
+        let grant = Incoming { grant_type: Some("refresh_token".into()), ..exchanging(&good) };
+        assert_eq!(send(&mut world, &grant), Err(errors::BAD_PARAMETER));
+        send(&mut world, &exchanging(&good)).expect("none of it used the code, and the seller has authorized again");
+        assert_eq!(world.ledger.totals.code_violations, 0);
+        assert_eq!(world.ledger.totals.strangers, 3);
+    }
+
+    #[test]
+    fn a_code_that_is_used_again_kills_what_it_gave_where_tiktok_does_so() {
+        let mut world = world(Rotation::KillFamily);
+        shop(&mut world, json!({}));
+        let code = authorize(&mut world, json!({}));
+        let first = token(&send(&mut world, &exchanging(&code)).expect("an exchange"));
+        let second = token(&refresh(&mut world, &first).expect("a refresh"));
+        assert_eq!(send(&mut world, &exchanging(&code)), Err(errors::INVALID_AUTH_CODE));
+        assert_eq!(refresh(&mut world, &second), Err(errors::NO_AUTH_RECORD));
+    }
+
+    #[test]
+    fn the_exchange_is_served_as_a_query_whatever_the_forms_of_a_refresh() {
+        let mut world = world(Rotation::Rotating);
+        shop(&mut world, json!({}));
+        world.settings.forms = Forms::Json;
+        let code = authorize(&mut world, json!({}));
+        assert_eq!(world.arrive(&exchanging(&code)).gate, Gate::Open);
     }
 
     #[test]

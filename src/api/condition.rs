@@ -58,6 +58,14 @@ impl ConditionStatus {
     }
 }
 
+/// Longest message, in bytes.
+const LONGEST_MESSAGE: usize = 1_000;
+
+/// What leads a reader on, where a person must act.
+fn pointer(reason: Reason) -> Option<String> {
+    reason.needs_a_person().then(|| format!(". See {}", reason.docs_url()))
+}
+
 /// One aspect of the resource's present state.
 //
 // The schema is that of metav1.Condition, line by line: tools that know the one know the other. Type and reason are
@@ -99,23 +107,39 @@ pub struct Condition {
 
 impl Condition {
     /// A condition that has its status since `since`, for the spec of `generation`.
+    ///
+    /// Where a person must act, the message ends with where to read on. It is cut to 1,000 bytes, that end never.
     #[must_use]
     pub fn new(
         type_: ConditionType,
         status: ConditionStatus,
         reason: Reason,
-        message: impl Into<String>,
+        said: impl Into<String>,
         generation: Option<i64>,
         since: DateTime<Utc>,
     ) -> Self {
+        let mut message = said.into();
+        let pointer = pointer(reason).unwrap_or_default();
+        if !pointer.is_empty() && message.ends_with('.') {
+            message.pop();
+        }
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE - pointer.len()));
+        message.push_str(&pointer);
         Self {
             type_: type_.as_str().to_owned(),
             status,
             observed_generation: generation,
             last_transition_time: timestamp::whole_seconds(since),
             reason: reason.as_str().to_owned(),
-            message: message.into(),
+            message,
         }
+    }
+
+    /// The message without where to read on.
+    #[must_use]
+    pub fn said(&self) -> &str {
+        let pointer = self.known_reason().and_then(pointer);
+        pointer.and_then(|pointer| self.message.strip_suffix(pointer.as_str())).unwrap_or(&self.message)
     }
 
     /// Whether the condition is of this type.
@@ -153,6 +177,40 @@ mod tests {
                 "message": "fine",
             })
         );
+    }
+
+    #[test]
+    fn where_a_person_must_act_the_message_says_where_to_read_on() {
+        let since = DateTime::from_timestamp(1_736_951_425, 0).unwrap();
+        for &reason in Reason::ALL {
+            for said in ["it is so", "it is so."] {
+                let condition =
+                    Condition::new(ConditionType::Ready, ConditionStatus::False, reason, said, Some(1), since);
+                if reason.needs_a_person() {
+                    assert_eq!(condition.message, format!("it is so. See {}", reason.docs_url()));
+                    assert_eq!(condition.said(), "it is so");
+                } else {
+                    assert_eq!((condition.message.as_str(), condition.said()), (said, said), "{reason}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_message_is_cut_and_where_to_read_on_is_not() {
+        let since = DateTime::from_timestamp(1_736_951_425, 0).unwrap();
+        for (reason, said) in [
+            (Reason::TokenSecretForbidden, "x".repeat(5_000)),
+            (Reason::TokenSecretForbidden, "đ".repeat(5_000)),
+            (Reason::RefreshFailing, "x".repeat(5_000)),
+            (Reason::RefreshFailing, "ấ".repeat(5_000)),
+        ] {
+            let condition =
+                Condition::new(ConditionType::Ready, ConditionStatus::Unknown, reason, &said, Some(1), since);
+            assert!((998..=1_000).contains(&condition.message.len()), "{} bytes", condition.message.len());
+            assert!(said.starts_with(condition.said()));
+            assert_eq!(condition.message.ends_with(&reason.docs_url()), reason.needs_a_person());
+        }
     }
 
     #[test]

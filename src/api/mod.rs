@@ -22,7 +22,8 @@ pub use crd::{crd, crd_yaml};
 pub use duration::{DurationError, parse_go_duration};
 pub use reason::{Reason, UnknownReason};
 pub use spec::{
-    AppCredentialsKeys, AppCredentialsSecretRef, REFRESH_BEFORE_MAX, REFRESH_BEFORE_MIN, TikTokShopIntegration,
-    TikTokShopIntegrationSpec, TokenSecretKeys, TokenSecretRef,
+    AppCredentialsKeys, AppCredentialsSecretRef, Authorization, REFRESH_BEFORE_MAX, REFRESH_BEFORE_MAX_PERCENT,
+    REFRESH_BEFORE_MIN, RefreshBefore, Region, TikTokShopIntegration, TikTokShopIntegrationSpec, TokenSecretKeys,
+    TokenSecretRef,
 };
 pub use status::{LastError, ObservedTokenSecret, Seller, TikTokShopIntegrationStatus, merge_patch};

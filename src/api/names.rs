@@ -25,10 +25,11 @@ pub const REFRESH_ATTEMPT: &str = "tiktokshop.dev/refresh-attempt";
 /// On a token Secret: when its tokens were issued, RFC 3339; counts only while [`TOKENS_DIGEST`] fits the data.
 pub const REFRESHED_AT: &str = "tiktokshop.dev/refreshed-at";
 
-/// On a token Secret: the digest of the refresh token that was spent for the tokens in it.
+/// On a token Secret: the digest of the refresh token, or the authorization code, that was spent for the tokens in it.
 pub const REFRESHED_FROM: &str = "tiktokshop.dev/refreshed-from";
 
-/// On a token Secret: digests of refresh tokens that were spent before, newest first, parted by commas.
+/// On a token Secret: digests of refresh tokens and authorization codes that were spent before, newest first, parted by
+/// commas; also of codes that TikTok refused.
 pub const SPENT_TOKENS: &str = "tiktokshop.dev/spent-tokens";
 
 /// On a token Secret: the digest of the tokens in it, which tells whether anybody else wrote them since.
@@ -55,6 +56,9 @@ pub const DEFAULT_REFRESH_TOKEN_KEY: &str = "refresh_token";
 
 /// Default key of the refresh token's expiry (Unix seconds) in the token Secret.
 pub const DEFAULT_REFRESH_TOKEN_EXPIRE_IN_KEY: &str = "refresh_token_expire_in";
+
+/// Default key of an authorization code in the token Secret: the name of TikTok's parameter.
+pub const DEFAULT_AUTH_CODE_KEY: &str = "auth_code";
 
 /// The prefix of every annotation.
 pub const PREFIX: &str = "tiktokshop.dev/";

@@ -5,9 +5,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+/// The page with a section for each reason. Each heading is the reason, and so its anchor is the reason in lower case.
+const TROUBLESHOOTING: &str =
+    "https://github.com/tiktok-shop-operator/tiktok-shop-operator/blob/main/docs/src/troubleshooting.md";
+
 /// Declares [`Reason`] with its words once, so that no list of them can miss one.
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident,)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// Every reason that the operator writes into a condition or an error.
         ///
         /// The order is the precedence for `Ready`: of several that apply, the smallest is shown. It ends with
@@ -15,7 +19,7 @@ macro_rules! reasons {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
         pub enum Reason {
-            $($(#[$doc])* $name,)+
+            $($(#[doc = $doc])+ $name,)+
         }
 
         impl Reason {
@@ -27,6 +31,14 @@ macro_rules! reasons {
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => stringify!($name),)+
+                }
+            }
+
+            /// What it means, in a sentence.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+).trim_ascii(),)+
                 }
             }
         }
@@ -54,6 +66,8 @@ reasons! {
     RefreshTokenRejected,
     /// The refresh token has expired: the shop must be authorized anew.
     RefreshTokenExpired,
+    /// TikTok Shop refused the authorization code, or it was used before: the shop must be authorized anew.
+    AuthorizationCodeRejected,
     /// TikTok Shop refused the app key or the app secret.
     AppCredentialsRejected,
     /// TikTok Shop does not accept requests from this address: it is not in the app's IP allow list.
@@ -102,7 +116,8 @@ impl Reason {
 
     /// Whether nothing but a person can help, so that the condition `Stalled` is set.
     ///
-    /// Never true of what may simply not be applied yet, such as a Secret that is not there.
+    /// Never true of what may simply not be applied yet, such as a Secret that is not there. A rejected authorization
+    /// code beside tokens that live is no such case either: see `report`.
     #[must_use]
     pub const fn stalls(self) -> bool {
         matches!(
@@ -112,9 +127,24 @@ impl Reason {
                 | Self::TokenSecretReverted
                 | Self::RefreshTokenExpired
                 | Self::RefreshTokenRejected
+                | Self::AuthorizationCodeRejected
                 | Self::AppCredentialsRejected
                 | Self::IpNotAllowed
         )
+    }
+
+    /// Whether a person must do something, and waiting alone will not help.
+    ///
+    /// Wider than [`Reason::stalls`]: what is missing may be about to be applied, but somebody must apply it.
+    #[must_use]
+    pub const fn needs_a_person(self) -> bool {
+        self.is_about_secrets() || self.stalls() || matches!(self, Self::PersistFailed)
+    }
+
+    /// The section of the documentation that says what to do about it.
+    #[must_use]
+    pub fn docs_url(self) -> String {
+        format!("{TROUBLESHOOTING}#{}", self.as_str().to_ascii_lowercase())
     }
 }
 
@@ -194,6 +224,7 @@ mod tests {
                 "TokenSecretReverted",
                 "RefreshTokenRejected",
                 "RefreshTokenExpired",
+                "AuthorizationCodeRejected",
                 "AppCredentialsRejected",
                 "IpNotAllowed",
                 "PersistFailed",
@@ -224,9 +255,42 @@ mod tests {
                 "TokenSecretReverted",
                 "RefreshTokenRejected",
                 "RefreshTokenExpired",
+                "AuthorizationCodeRejected",
                 "AppCredentialsRejected",
                 "IpNotAllowed",
             ]
+        );
+    }
+
+    #[test]
+    fn a_person_is_needed_for_secrets_new_authorizations_the_app_and_what_cannot_be_stored() {
+        let needing: Vec<_> = Reason::ALL.iter().filter(|reason| reason.needs_a_person()).map(|r| r.as_str()).collect();
+        assert_eq!(
+            needing,
+            [
+                "AppCredentialsNotFound",
+                "TokenSecretNotFound",
+                "TokensMissing",
+                "TokenSecretImmutable",
+                "TokenSecretInUse",
+                "TokenSecretForbidden",
+                "TokenSecretReverted",
+                "RefreshTokenRejected",
+                "RefreshTokenExpired",
+                "AppCredentialsRejected",
+                "IpNotAllowed",
+                "PersistFailed",
+            ]
+        );
+        assert!(Reason::ALL.iter().all(|reason| !reason.stalls() || reason.needs_a_person()));
+    }
+
+    #[test]
+    fn the_documentation_of_a_reason_lies_in_the_repository_that_the_package_names() {
+        let repository = env!("CARGO_PKG_REPOSITORY");
+        assert_eq!(
+            Reason::IpNotAllowed.docs_url(),
+            format!("{repository}/blob/main/docs/src/troubleshooting.md#ipnotallowed")
         );
     }
 

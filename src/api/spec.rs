@@ -27,24 +27,37 @@ const SECRET_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*
 /// A key in a Secret's `data`, as the API server wants it: not `.` alone, nor `..` at the start.
 const SECRET_KEY: &str = r"^\.?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$";
 
+/// What TikTok shows is digits; other harmless characters of a URL are let through.
+const SERVICE_ID: &str = r"^[-_.a-zA-Z0-9]+$";
+
 /// Printable characters, no white space at either end. A rule and no `pattern`, because it has a message of its own and
 /// because editors do not know RE2's character classes.
 const TEAM_ID_RULE: &str = r"self.matches(r'^[^\s\pC\pZ]([^\pC]*[^\s\pC\pZ])?$')";
 
 const TEAM_ID_MESSAGE: &str = "teamId must be printable text without white space at either end, such as \"1\"";
 
-/// Guards `duration()`, whose own type error would otherwise stand before our message: hours, minutes and seconds in
-/// that order, with so few digits that nothing overflows.
-const REFRESH_BEFORE_RULE: &str = "self.matches(\
-     '^([0-9]{1,4}([.][0-9]{1,9})?h)?([0-9]{1,5}([.][0-9]{1,9})?m)?([0-9]{1,6}([.][0-9]{1,9})?s)?$') \
-     && self != '' && duration(self) >= duration('5m') && duration(self) <= duration('144h')";
+/// The largest share of a token's life that `spec.refreshBefore` may be, in percent: with 5 % of jitter on top, a token
+/// is still not due at its birth.
+pub const REFRESH_BEFORE_MAX_PERCENT: u8 = 90;
 
-const REFRESH_BEFORE_MESSAGE: &str = "refreshBefore must be a duration from 5m to 144h, such as 24h or 90m";
+/// The life of an access token that somebody put there, of which only the end is known, in seconds: 7 days, as TikTok
+/// gives them.
+const USUAL_LIFE: i64 = 7 * 24 * 3_600;
+
+/// Guards `duration()`, whose own type error would otherwise stand before our message: Go's form, with so few digits in
+/// each part that no sum of them overflows.
+const REFRESH_BEFORE_RULE: &str = "self.matches('^([1-9]|[1-8][0-9]|90)%$') || self.matches(\
+     '^([0-9]{1,4}([.][0-9]{1,9})?h|[0-9]{1,6}([.][0-9]{1,9})?m|[0-9]{1,8}([.][0-9]{1,9})?s|[0-9]{1,11}([.][0-9]{1,9})?ms)+$') \
+     && duration(self) >= duration('5m') && duration(self) <= duration('144h')";
+
+const REFRESH_BEFORE_MESSAGE: &str = "refreshBefore must be a duration from 5m to 144h, such as 24h or 90m, or a share \
+     of the token's life from 1% to 90%, such as 30%";
 
 /// A refresh would write the tokens over the app's credentials.
 const NO_CLASH_RULE: &str = "self.appCredentialsSecretRef.name != self.tokenSecretRef.name || \
      [self.tokenSecretRef.keys.accessToken, self.tokenSecretRef.keys.accessTokenExpireIn, \
-     self.tokenSecretRef.keys.refreshToken, self.tokenSecretRef.keys.refreshTokenExpireIn]\
+     self.tokenSecretRef.keys.refreshToken, self.tokenSecretRef.keys.refreshTokenExpireIn, \
+     self.tokenSecretRef.keys.authCode]\
      .all(key, !(key in [self.appCredentialsSecretRef.keys.appKey, self.appCredentialsSecretRef.keys.appSecret]))";
 
 const NO_CLASH_MESSAGE: &str = "tokenSecretRef.keys must not name a key of appCredentialsSecretRef.keys where both \
@@ -167,20 +180,27 @@ pub struct TikTokShopIntegrationSpec {
     pub app_credentials_secret_ref: AppCredentialsSecretRef,
 
     /// The Secret with the shop's tokens and their expiries, in the namespace of the integration. The operator reads
-    /// them from it and writes the new ones back. Each integration needs one of its own.
+    /// them from it and writes the new ones back. One that holds an authorization code gets the tokens for it. Each
+    /// integration needs one of its own.
     pub token_secret_ref: TokenSecretRef,
 
     /// How long before its expiry the access token is refreshed.
     ///
-    /// A duration from 5m to 144h in hours (h), minutes (m) and seconds (s); an access token lives 7 days (168h). By
-    /// default what the operator was started with (--refresh-before, 24h unless set).
-    /// Examples: 24h, 90m, 1h30m
+    /// A duration from 5m to 144h in hours (h), minutes (m) and seconds (s), or a share of the token's life from 1% to
+    /// 90%. An access token lives 7 days (168h), so that 30% is 50.4 hours; a token that was put into the Secret by hand
+    /// counts as one of 7 days. By default what the operator was started with (--refresh-before, 24h unless set).
+    /// Examples: 24h, 90m, 1h30m, 30%
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 32),
         extend("x-kubernetes-validations" = [{"rule": REFRESH_BEFORE_RULE, "message": REFRESH_BEFORE_MESSAGE}])
     )]
     pub refresh_before: Option<String>,
+
+    /// How a seller authorizes the app, for kubectl tiktokshop authorize, which makes the address of TikTok's page of it.
+    /// Optional: the command takes the same as flags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Authorization>,
 }
 
 impl TikTokShopIntegrationSpec {
@@ -189,10 +209,63 @@ impl TikTokShopIntegrationSpec {
     /// Also `None` for a text that the API server refuses today and may have let in by an older schema: the operator's
     /// default then serves better than no refresh at all.
     #[must_use]
-    pub fn refresh_before(&self) -> Option<Duration> {
-        let window = parse_go_duration(self.refresh_before.as_deref()?).ok()?;
-        (REFRESH_BEFORE_MIN..=REFRESH_BEFORE_MAX).contains(&window).then_some(window)
+    pub fn refresh_before(&self) -> Option<RefreshBefore> {
+        let text = self.refresh_before.as_deref()?;
+        if let Some(percent) = text.strip_suffix('%') {
+            // As the schema has it: digits alone, no zero in front.
+            let is_plain = percent.starts_with(|c: char| ('1'..='9').contains(&c));
+            let percent = percent.parse().ok().filter(|_| is_plain)?;
+            return (1..=REFRESH_BEFORE_MAX_PERCENT).contains(&percent).then_some(RefreshBefore::Percent(percent));
+        }
+        let window = parse_go_duration(text).ok()?;
+        (REFRESH_BEFORE_MIN..=REFRESH_BEFORE_MAX).contains(&window).then_some(RefreshBefore::Duration(window))
     }
+}
+
+/// How long before its expiry an access token is refreshed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefreshBefore {
+    /// So long.
+    Duration(Duration),
+    /// This share of the token's life, in percent.
+    Percent(u8),
+}
+
+impl RefreshBefore {
+    /// In seconds, for a token of this life in seconds; `None` where its beginning is not known.
+    #[must_use]
+    pub fn seconds(self, life: Option<i64>) -> i64 {
+        match self {
+            Self::Duration(duration) => i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+            Self::Percent(percent) => life.unwrap_or(USUAL_LIFE).max(0).saturating_mul(i64::from(percent)) / 100,
+        }
+    }
+}
+
+/// How a seller authorizes the app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Authorization {
+    /// The service id of the app, which TikTok Shop Partner Center shows beside it. Put numbers in quotes.
+    /// Example: "7172839405162738495"
+    #[schemars(length(min = 1, max = 64), extend("pattern" = SERVICE_ID))]
+    pub service_id: String,
+
+    /// Which page the seller sees: us for shops in the United States, global for all others. Defaults to global.
+    #[serde(default)]
+    #[schemars(extend("default" = "global"))]
+    pub region: Region,
+}
+
+/// Which of TikTok's pages a seller authorizes an app on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Region {
+    /// All shops but those in the United States.
+    #[default]
+    Global,
+    /// Shops in the United States.
+    Us,
 }
 
 /// Where the app's credentials are.
@@ -260,6 +333,13 @@ impl Default for AppCredentialsKeys {
                     each value needs a key of its own",
         "fieldPath": ".keys.refreshTokenExpireIn",
     },
+    {
+        "rule": "!(self.keys.authCode in [self.keys.accessToken, self.keys.accessTokenExpireIn, \
+                 self.keys.refreshToken, self.keys.refreshTokenExpireIn])",
+        "message": "authCode must be another key than those of the tokens and their expiries: each value needs a key \
+                    of its own",
+        "fieldPath": ".keys.authCode",
+    },
 ]))]
 pub struct TokenSecretRef {
     /// The name of the Secret. It must be in the same namespace as the integration, must not be immutable, and must
@@ -296,6 +376,12 @@ pub struct TokenSecretKeys {
     /// refresh_token_expire_in.
     #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_KEY))]
     pub refresh_token_expire_in: String,
+
+    /// The key of an authorization code, which TikTok gives when a seller authorizes the app. The operator exchanges it
+    /// for tokens, once, and removes it in the write that stores them; the tokens that stood there before are replaced.
+    /// A code lives about 30 minutes. Defaults to auth_code.
+    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_KEY))]
+    pub auth_code: String,
 }
 
 impl Default for TokenSecretKeys {
@@ -305,6 +391,7 @@ impl Default for TokenSecretKeys {
             access_token_expire_in: names::DEFAULT_ACCESS_TOKEN_EXPIRE_IN_KEY.to_owned(),
             refresh_token: names::DEFAULT_REFRESH_TOKEN_KEY.to_owned(),
             refresh_token_expire_in: names::DEFAULT_REFRESH_TOKEN_EXPIRE_IN_KEY.to_owned(),
+            auth_code: names::DEFAULT_AUTH_CODE_KEY.to_owned(),
         }
     }
 }
@@ -349,10 +436,19 @@ mod tests {
                         "accessTokenExpireIn": "access_token_expire_in",
                         "refreshToken": "refresh_token",
                         "refreshTokenExpireIn": "refresh_token_expire_in",
+                        "authCode": "auth_code",
                     },
                 },
             })
         );
+    }
+
+    #[test]
+    fn a_seller_authorizes_on_the_global_page_unless_it_is_said_otherwise() {
+        let read = |authorization| serde_json::from_value::<Authorization>(authorization);
+        assert_eq!(read(json!({"serviceId": "7"})).unwrap().region, Region::Global);
+        assert_eq!(read(json!({"serviceId": "7", "region": "us"})).unwrap().region, Region::Us);
+        assert!(read(json!({"serviceId": "7", "region": "eu"})).is_err());
     }
 
     #[test]
@@ -364,13 +460,51 @@ mod tests {
     #[test]
     fn the_expiry_window_is_read_where_it_is_within_bounds() {
         for (text, seconds) in [("5m", 300), ("90m", 5_400), ("1h30m", 5_400), ("1.5h", 5_400), ("144h", 518_400)] {
-            assert_eq!(spec_with(text).refresh_before(), Some(Duration::from_secs(seconds)), "{text:?}");
+            let window = RefreshBefore::Duration(Duration::from_secs(seconds));
+            assert_eq!(spec_with(text).refresh_before(), Some(window), "{text:?}");
+        }
+        for (text, percent) in [("1%", 1), ("30%", 30), ("90%", 90)] {
+            assert_eq!(spec_with(text).refresh_before(), Some(RefreshBefore::Percent(percent)), "{text:?}");
         }
     }
 
     #[test]
+    fn a_share_is_one_of_the_tokens_life_or_of_seven_days() {
+        let week = 7 * 24 * 3_600;
+        for (percent, life, seconds) in [
+            (30, Some(week), 181_440),
+            (30, None, 181_440),
+            (30, Some(100), 30),
+            (1, Some(99), 0),
+            (90, Some(i64::MAX), i64::MAX / 100),
+            (30, Some(-5), 0),
+        ] {
+            assert_eq!(RefreshBefore::Percent(percent).seconds(life), seconds, "{percent}% of {life:?}");
+        }
+        assert_eq!(RefreshBefore::Duration(Duration::from_hours(24)).seconds(Some(60)), 86_400);
+    }
+
+    #[test]
     fn an_expiry_window_that_the_schema_refuses_counts_as_none() {
-        for text in ["", "4m59s", "144h1s", "24", "30%", "abc", "-24h", "99999999999999999999h"] {
+        for text in [
+            "",
+            "4m59s",
+            "144h1s",
+            "24",
+            "abc",
+            "-24h",
+            "99999999999999999999h",
+            "%",
+            "0%",
+            "91%",
+            "030%",
+            "+5%",
+            "-5%",
+            "30 %",
+            "1.5%",
+            "300%",
+            "30%%",
+        ] {
             assert_eq!(spec_with(text).refresh_before(), None, "{text:?}");
         }
     }

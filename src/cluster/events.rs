@@ -33,69 +33,67 @@ const LONGEST_NOTE: usize = 1_000;
 /// How often an event is tried while the API server is away.
 const TRIES: u32 = 6;
 
-/// What an event says, in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EventKind {
-    /// Tokens were refreshed.
-    Refreshed,
-    /// The first success after failures.
-    RefreshRecovered,
-    /// A try failed.
-    RefreshFailed,
-    /// Only a new authorization helps.
-    ReauthorizationRequired,
-    /// The refresh token itself expires soon.
-    RefreshTokenExpiring,
-    /// A token may or may not have been spent.
-    OutcomeUnknown,
-    /// Two integrations name one Secret.
-    TokenSecretInUse,
-    /// Something else put spent tokens back.
-    TokenSecretReverted,
-    /// Somebody replaced the tokens while a refresh was under way.
-    TokensReplaced,
-    /// A value in a Secret or annotation can't be used.
-    InvalidValue,
+/// Declares [`EventKind`] with its words once, so that no list of them can miss one.
+macro_rules! event_kinds {
+    ($($(#[doc = $doc:literal])+ $name:ident: $severity:ident,)+) => {
+        /// What an event says, in one word.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum EventKind {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl EventKind {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The event's `reason`.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+
+            /// The event's `type`: Normal or Warning.
+            #[must_use]
+            pub const fn severity(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($severity),)+
+                }
+            }
+
+            /// What it means, in a sentence.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+).trim_ascii(),)+
+                }
+            }
+        }
+    };
 }
 
-impl EventKind {
-    /// All of them.
-    pub const ALL: &'static [Self] = &[
-        Self::Refreshed,
-        Self::RefreshRecovered,
-        Self::RefreshFailed,
-        Self::ReauthorizationRequired,
-        Self::RefreshTokenExpiring,
-        Self::OutcomeUnknown,
-        Self::TokenSecretInUse,
-        Self::TokenSecretReverted,
-        Self::TokensReplaced,
-        Self::InvalidValue,
-    ];
-
-    /// The event's `reason`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Refreshed => "Refreshed",
-            Self::RefreshRecovered => "RefreshRecovered",
-            Self::RefreshFailed => "RefreshFailed",
-            Self::ReauthorizationRequired => "ReauthorizationRequired",
-            Self::RefreshTokenExpiring => "RefreshTokenExpiring",
-            Self::OutcomeUnknown => "OutcomeUnknown",
-            Self::TokenSecretInUse => "TokenSecretInUse",
-            Self::TokenSecretReverted => "TokenSecretReverted",
-            Self::TokensReplaced => "TokensReplaced",
-            Self::InvalidValue => "InvalidValue",
-        }
-    }
-
-    const fn severity(self) -> &'static str {
-        match self {
-            Self::Refreshed | Self::RefreshRecovered => "Normal",
-            _ => "Warning",
-        }
-    }
+event_kinds! {
+    /// Tokens were refreshed.
+    Refreshed: Normal,
+    /// The first success after failures.
+    RefreshRecovered: Normal,
+    /// A try failed.
+    RefreshFailed: Warning,
+    /// Only a new authorization helps.
+    ReauthorizationRequired: Warning,
+    /// The refresh token itself expires soon.
+    RefreshTokenExpiring: Warning,
+    /// A token may or may not have been spent.
+    OutcomeUnknown: Warning,
+    /// Two integrations name one Secret.
+    TokenSecretInUse: Warning,
+    /// Something else put spent tokens back.
+    TokenSecretReverted: Warning,
+    /// Somebody replaced the tokens while a refresh was under way.
+    TokensReplaced: Warning,
+    /// A value in a Secret or annotation can't be used.
+    InvalidValue: Warning,
 }
 
 /// The integration that an event is about.

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 pub use error::ApiError;
 pub use events::{Event, EventKind, Events, Regarding};
-pub use secrets::{ClaimWrite, Secret, TokenWrite, Version, stand_ins};
+pub use secrets::{ClaimChange, ClaimWrite, Secret, TokenWrite, Version, stand_ins};
 pub use status::StatusWrite;
 pub use watched::{WatchedIntegration, WatchedSecret};
 

@@ -121,6 +121,9 @@ struct WireManager {
 struct WireFields {
     #[serde(rename = "f:data", default)]
     data: Option<BTreeMap<String, serde::de::IgnoredAny>>,
+    /// Where a server-side apply wrote the values in clear.
+    #[serde(rename = "f:stringData", default)]
+    string_data: Option<BTreeMap<String, serde::de::IgnoredAny>>,
 }
 
 impl Secret {
@@ -154,8 +157,9 @@ impl Secret {
             .managed_fields
             .into_iter()
             .filter_map(|entry| {
-                let keys = entry.fields_v1?.data?.into_keys();
-                let keys = keys.filter_map(|key| key.strip_prefix("f:").map(ToOwned::to_owned)).collect();
+                let fields = entry.fields_v1?;
+                let keys = [fields.data, fields.string_data].into_iter().flatten().flat_map(IntoIterator::into_iter);
+                let keys = keys.filter_map(|(key, _)| key.strip_prefix("f:").map(ToOwned::to_owned)).collect();
                 Some(Writer { name: entry.manager, time: entry.time, keys })
             })
             .collect();
@@ -177,6 +181,19 @@ pub struct ClaimWrite<'a> {
     pub claim: Option<&'a str>,
     /// Marks a request annotation's value as handled.
     pub handled: Option<&'a str>,
+    /// Notes what is known to be spent, where that is more than stands there.
+    pub spent: Option<&'a SpentTokens>,
+}
+
+/// What a write of tokens does to the claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimChange<'a> {
+    /// Nothing: it is another's.
+    Leave,
+    /// Removes it.
+    Remove,
+    /// Puts this one in its place, as JSON text.
+    Replace(&'a str),
 }
 
 /// The write of new tokens, with all that stands beside them.
@@ -187,16 +204,18 @@ pub struct TokenWrite<'a> {
     pub values: &'a TokenValues,
     /// When the answer came.
     pub refreshed_at: &'a str,
-    /// Digest of the spent refresh token.
+    /// Digest of the spent refresh token or authorization code.
     pub refreshed_from: Digest,
-    /// All refresh tokens known to be spent, that one among them.
+    /// All that is known to be spent, that one among it.
     pub spent: &'a SpentTokens,
     /// Digest of the pair.
     pub tokens_digest: Digest,
     /// The request annotation's value that this answers.
     pub handled: Option<&'a str>,
-    /// Remove the claim? Another's claim stays.
-    pub remove_claim: bool,
+    /// What becomes of the claim.
+    pub claim: ClaimChange<'a>,
+    /// Remove the authorization code? Only the one that was spent for these tokens may go.
+    pub remove_code: bool,
 }
 
 /// Stand-in values for the rehearsal: as long as the tokens that stand there.
@@ -265,6 +284,10 @@ impl Cluster {
         if let Some(handled) = write.handled {
             annotations.insert(HANDLED_REFRESH_REQUEST, Some(handled));
         }
+        let spent = write.spent.map(ToString::to_string);
+        if let Some(spent) = &spent {
+            annotations.insert(SPENT_TOKENS, Some(spent));
+        }
         let patch = Patch { metadata: PatchMetadata { resource_version: version.as_str(), annotations }, data: None };
         self.patch_secret(namespace, name, &patch, false).await
     }
@@ -290,20 +313,26 @@ impl Cluster {
             (SPENT_TOKENS, Some(spent.as_str()).filter(|spent| !spent.is_empty())),
             (TOKENS_DIGEST, Some(digest.as_str())),
         ]);
-        if write.remove_claim {
-            annotations.insert(REFRESH_ATTEMPT, None);
+        match write.claim {
+            ClaimChange::Leave => {}
+            ClaimChange::Remove => drop(annotations.insert(REFRESH_ATTEMPT, None)),
+            ClaimChange::Replace(claim) => drop(annotations.insert(REFRESH_ATTEMPT, Some(claim))),
         }
         if let Some(handled) = write.handled {
             annotations.insert(HANDLED_REFRESH_REQUEST, Some(handled));
         }
         let (keys, values) = (write.keys, write.values);
         let expiry = |at: Option<i64>| at.map(|at| EncodedValue(encode(&at.to_string())));
-        let data = BTreeMap::from([
+        let mut data = BTreeMap::from([
             (&*keys.access_token, Some(EncodedValue(encode(values.access.expose())))),
             (&*keys.access_token_expire_in, expiry(values.access_expires_at)),
             (&*keys.refresh_token, Some(EncodedValue(encode(values.refresh.expose())))),
             (&*keys.refresh_token_expire_in, expiry(values.refresh_expires_at)),
         ]);
+        if write.remove_code {
+            // A code is read only where its key is none of these: no token can go with it.
+            data.entry(&*keys.auth_code).or_insert(None);
+        }
         let patch =
             Patch { metadata: PatchMetadata { resource_version: version.as_str(), annotations }, data: Some(data) };
         self.patch_secret(namespace, name, &patch, rehearse).await
@@ -352,9 +381,11 @@ mod tests {
             br#"{"metadata":{"uid":"u","resourceVersion":"5","managedFields":[
                 {"manager":"creator","time":"2026-01-02T00:00:00Z","fieldsV1":{"f:data":{".":{},"f:b":{}}}},
                 {"manager":"argocd","time":"2026-01-01T00:00:00Z","fieldsV1":{"f:data":{"f:a":{}}}},
-                {"manager":"labeler","time":"2026-01-03T00:00:00Z","fieldsV1":{"f:metadata":{}}}]}}"#,
+                {"manager":"labeler","time":"2026-01-03T00:00:00Z","fieldsV1":{"f:metadata":{}}},
+                {"manager":"kubectl","time":"2026-01-01T00:00:00Z","fieldsV1":{"f:stringData":{"f:d":{}}}}]}}"#,
         )
         .unwrap();
+        assert_eq!(secret.last_writer("d"), Some("kubectl"));
         assert_eq!(secret.last_writer("a"), Some("argocd"));
         assert_eq!(secret.last_writer("c"), None);
     }

@@ -5,24 +5,25 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::agenda::{AppAtFailure, Busy, FailedWith, HeldAnswer, Id, Known};
+use super::agenda::{AppAtFailure, Busy, Entry, FailedWith, HeldAnswer, Id, Known};
 use super::apps::AppCheck;
 use super::outcome::{
     event_of, failed, failure_reason, held_message, held_reason, is_put_off, last_error, log_outcome, recovered,
     take_in,
 };
-use super::refresh::{Finished, Holding, Job, Refresh, Settling, Update, Work};
+use super::refresh::{Finished, Holding, Job, Settling, Spend, Update, What, Work};
 use super::report::{Circumstances, events_of_change, report};
 use super::writing::queue_status_write;
 use super::{Controller, SERVER_AWAY_PAUSE, observe_entry};
 use crate::api::timestamp::whole_seconds;
 use crate::api::{LastError, Reason};
 use crate::clock::Clock;
-use crate::cluster::{Event, EventKind};
-use crate::decide::{ClaimStanding, Decision, Waiting, decide};
+use crate::cluster::{Event, EventKind, Version};
+use crate::decide::{Because, ClaimFacts, ClaimStanding, Decision, Waiting, decide};
 use crate::metrics::RefreshResult;
 use crate::tiktok::FailureReason;
-use crate::transaction::{CallFailure, Outcome};
+use crate::tokens::{Digest, SpentTokens};
+use crate::transaction::{Beside, CallFailure, Outcome};
 
 impl Controller {
     /// A slot and a permit are there: decides once more and starts.
@@ -52,31 +53,25 @@ impl Controller {
             &self.policy,
             now,
         );
-        let (Decision::Refresh { because }, Some(held)) = (decision, entry.known.held()) else {
+        let Decision::Refresh { because } = decision else {
             drop(agenda);
             return self.evaluate(id);
         };
-        let Some(mut read) = held.read.clone() else {
+        let Some((version, what, claim, other)) = what_to_spend(entry, because) else {
             drop(agenda);
             return self.queue_read(id);
         };
-        if let Some(spent) = entry.last_spent.filter(|spent| *spent != read.refresh) {
-            // The Secret's own notes may have been dropped since.
-            read.spent_before = read.spent_before.with(spent);
-        }
-        let claim = held.facts.claim;
-        let presented = match claim.map(|claim| (claim.standing, claim.presented)) {
-            Some((ClaimStanding::Unknown, presented)) => presented.saturating_add(1),
-            _ => 1,
-        };
-        let found_unknown =
-            claim.is_some_and(|claim| claim.standing == ClaimStanding::Unknown && !claim.marked_unknown);
-        if found_unknown && entry.put_off == 0 {
+        let unknown = claim.filter(|claim| claim.standing == ClaimStanding::Unknown);
+        let presented = unknown.map_or(1, |claim| claim.presented.saturating_add(1));
+        if unknown.is_some_and(|claim| !claim.marked_unknown) && entry.put_off == 0 {
             self.metrics.outcome_unknown();
-            let note =
-                "an earlier refresh was cut off before its outcome was known: the token is tried again".to_owned();
+            let note = if what.exchange {
+                "an earlier exchange was cut off before its outcome was known: the authorization code is tried again"
+            } else {
+                "an earlier refresh was cut off before its outcome was known: the token is tried again"
+            };
             tracing::warn!(namespace = %entry.namespace, name = %entry.name, presented, "{note}");
-            self.events.publish(Event::now(entry.regarding(), EventKind::OutcomeUnknown, note));
+            self.events.publish(Event::now(entry.regarding(), EventKind::OutcomeUnknown, note.to_owned()));
         }
         let due_at = entry.status.next_refresh_time.map(|at| at.timestamp());
         let job = Job {
@@ -86,23 +81,23 @@ impl Controller {
             team: entry.team.clone(),
             secret: Arc::clone(&entry.token_secret.1),
             keys: Arc::clone(&entry.token_keys),
-            work: Work::Refresh(Refresh {
-                version: held.version.clone(),
-                pair: held.facts.pair,
-                read,
+            work: Work::Spend(Box::new(Spend {
+                version: version.clone(),
+                what,
                 request: entry.new_request().map(Into::into),
                 presented,
-                unknown_before: claim.is_some_and(|claim| claim.standing == ClaimStanding::Unknown),
+                unknown_before: unknown.is_some(),
+                other,
                 because,
                 credentials: Arc::clone(&credentials),
-            }),
+            })),
             integration_gone: Arc::default(),
             nudge: Arc::default(),
         };
         let late = due_at.map_or(0, |due_at| (now - due_at).max(0));
         self.metrics.refresh_started(Duration::from_secs(u64::try_from(late).unwrap_or(0)));
         let began_with = FailedWith {
-            pair: Some(held.facts.pair),
+            pair: entry.known.held().map(|held| held.facts.pair),
             generation: entry.generation,
             app: self.app_version(&agenda, entry).map_or(AppAtFailure::Any, AppAtFailure::At),
             request: entry.request.clone(),
@@ -148,7 +143,7 @@ impl Controller {
     /// A call failed, and its claim can't be settled yet: the failure is said all the same.
     fn on_settling(&mut self, settling: Settling) {
         let now = Clock::now();
-        let Settling { namespace, name, uid, secret, failure, detail } = settling;
+        let Settling { namespace, name, uid, secret, failure, exchange, detail } = settling;
         let key = (namespace, name);
         let Some(job) = self.under_way.get_mut(&key) else { return };
         job.settling = true;
@@ -159,9 +154,9 @@ impl Controller {
         job.failure_shown = true;
         let message = format!("{}; it can't be noted on Secret {secret} yet ({detail})", failure.message);
         self.events.publish(Event::now(entry.regarding(), event_of(&failure), message.clone()));
-        failed(entry, last_error(&failure, message, now));
+        failed(entry, last_error(&failure, message, now), exchange);
         let waiting = Decision::Wait { until: now.timestamp(), because: Waiting::Backoff };
-        entry.set_status(report(entry, &waiting, &Circumstances { app_problem: None, owner: None }, now));
+        entry.set_status(report(entry, &waiting, &Circumstances::default(), now));
         if self.leading {
             queue_status_write(&mut self.status_queue, id, entry);
         }
@@ -196,9 +191,10 @@ impl Controller {
                 request_id: None,
                 time: whole_seconds(now),
             },
+            false,
         );
         let waiting = Decision::Wait { until: now.timestamp(), because: Waiting::Backoff };
-        entry.set_status(report(entry, &waiting, &Circumstances { app_problem: None, owner: None }, now));
+        entry.set_status(report(entry, &waiting, &Circumstances::default(), now));
         if self.leading {
             queue_status_write(&mut self.status_queue, id, entry);
         }
@@ -212,7 +208,7 @@ impl Controller {
             && failure.reason == FailureReason::RateLimited
             && let Some(app_key) = job.as_ref().and_then(|job| job.app_key.as_deref())
         {
-            self.dispatch.pause(app_key, failure.retry_after, Instant::now());
+            self.dispatch.pause(app_key, failure.retry_after, Instant::now(), Clock::now().timestamp());
         }
         self.measure(finished);
         let id = self.agenda.lock().find(&finished.namespace, &finished.name);
@@ -254,7 +250,7 @@ impl Controller {
         let observed = observe_entry(&agenda, id, entry, &AppCheck::Unchecked, None);
         let decision = decide(&observed, &self.policy, now.timestamp());
         let Some(entry) = agenda.get_mut(id) else { return };
-        let status = report(entry, &decision, &Circumstances { app_problem: None, owner: None }, now);
+        let status = report(entry, &decision, &Circumstances::default(), now);
         for (kind, note) in events_of_change(&entry.status, &status) {
             self.events.publish(Event::now(entry.regarding(), kind, note));
         }
@@ -285,4 +281,45 @@ impl Controller {
         };
         self.metrics.refresh_finished(result, finished.took);
     }
+}
+
+/// What is to be spent, in which version of the Secret, what the claim there says of it, and what of the other credential
+/// is not to be forgotten. `None` where the Secret has to be read first.
+fn what_to_spend(entry: &Entry, because: Because) -> Option<(&Version, What, Option<ClaimFacts>, Option<Beside>)> {
+    let beside = |from: Digest, claim: Option<ClaimFacts>| {
+        let unknown = claim.filter(|claim| claim.standing == ClaimStanding::Unknown)?;
+        Some(Beside { from: from.to_string(), presented: unknown.presented })
+    };
+    let (_, version) = entry.known.version()?;
+    let held = entry.known.held();
+    let read = held.and_then(|held| held.read.as_ref());
+    let code = entry.known.open_code();
+    // The Secret's own notes may have been dropped since.
+    let spent = |before: &SpentTokens, not: Digest| match entry.last_spent.filter(|spent| *spent != not) {
+        Some(spent) => before.with(spent),
+        None => before.clone(),
+    };
+    if because == Because::AuthorizationCode {
+        let code = code?;
+        let other = code.refresh.and_then(|refresh| beside(refresh, held.and_then(|held| held.facts.claim)));
+        let what = What {
+            exchange: true,
+            from: code.digest,
+            pair: code.pair,
+            beside: code.refresh,
+            spent_before: spent(&code.spent_before, code.digest),
+            lengths: code.lengths,
+        };
+        return Some((version, what, code.facts.claim, other));
+    }
+    let (held, read) = held.zip(read)?;
+    let what = What {
+        exchange: false,
+        from: read.refresh,
+        pair: held.facts.pair,
+        beside: None,
+        spent_before: spent(&read.spent_before, read.refresh),
+        lengths: Some(read.lengths),
+    };
+    Some((version, what, held.facts.claim, code.and_then(|code| beside(code.digest, code.facts.claim))))
 }

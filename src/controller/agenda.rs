@@ -2,7 +2,7 @@
 //! the instants at which something is to be done.
 //!
 //! It replaces kube-runtime's `Store` and `Controller`: those keep whole objects, double on a
-//! relist, and start work in order of arrival (see `docs/decisions/agenda.md`).
+//! relist, and start work in order of arrival (see `docs/src/decisions/agenda.md`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use std::time::Duration;
 use kube::Resource as _;
 
 use crate::api::names::{MAX_REFRESH_REQUEST_BYTES, REFRESH_REQUESTED_AT};
-use crate::api::{ConditionType, Reason, TikTokShopIntegrationStatus};
+use crate::api::{ConditionType, LastError, Reason, RefreshBefore, TikTokShopIntegrationStatus};
 use crate::cluster::{Regarding, Version, WatchedIntegration};
-use crate::decide::TokenFacts;
+use crate::decide::{ClaimFacts, CodeFacts, TokenFacts};
 use crate::metrics::{Fleet, FleetRow};
 use crate::tokens::{AppKeyNames, Digest, SpentTokens, TokenKeyNames};
 
@@ -40,9 +40,38 @@ pub(super) enum Known {
     /// It may not be read; in the API server's words.
     Forbidden(Box<str>),
     /// It was read and lacks a token.
-    Missing { uid: Box<str>, version: Version, what: Box<str>, access_expires_at: Option<i64>, has_access: bool },
+    Missing(Box<Lacking>),
     /// It holds both tokens.
     Held(Box<Held>),
+}
+
+/// What this process knows of a token Secret that lacks a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lacking {
+    pub uid: Box<str>,
+    pub version: Version,
+    /// What it lacks, in words.
+    pub what: Box<str>,
+    pub has_access: bool,
+    pub access_expires_at: Option<i64>,
+    /// The value of the annotation `handled-refresh-request`.
+    pub handled: Option<Box<str>>,
+    pub code: Option<Code>,
+}
+
+/// What this process knows of an authorization code that stands in a token Secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Code {
+    pub digest: Digest,
+    pub facts: CodeFacts,
+    /// Digest of the pair beside it; of none, where it stands there alone.
+    pub pair: Digest,
+    /// Digest of the refresh token beside it.
+    pub refresh: Option<Digest>,
+    /// What was spent before, as the Secret says, and the refresh token beside it.
+    pub spent_before: SpentTokens,
+    /// Lengths of the two tokens beside it, for the rehearsal.
+    pub lengths: Option<(usize, usize)>,
 }
 
 /// What this process knows of a token Secret that holds both tokens.
@@ -55,6 +84,8 @@ pub(super) struct Held {
     pub handled: Option<Box<str>>,
     /// What only a read of the data tells; `None` where the rest is taken from the status.
     pub read: Option<ReadFacts>,
+    /// `None` also where the rest is taken from the status, which is not done while a code may give tokens.
+    pub code: Option<Code>,
 }
 
 /// What only a read of the data tells.
@@ -73,7 +104,7 @@ pub(super) struct ReadFacts {
 impl Known {
     pub(super) fn version(&self) -> Option<(&str, &Version)> {
         match self {
-            Self::Missing { uid, version, .. } => Some((uid, version)),
+            Self::Missing(lacking) => Some((&lacking.uid, &lacking.version)),
             Self::Held(held) => Some((&held.uid, &held.version)),
             Self::Unread | Self::NotFound | Self::Forbidden(_) => None,
         }
@@ -85,6 +116,74 @@ impl Known {
             _ => None,
         }
     }
+
+    /// The authorization code that stands in it.
+    pub(super) fn code(&self) -> Option<&Code> {
+        match self {
+            Self::Held(held) => held.code.as_ref(),
+            Self::Missing(lacking) => lacking.code.as_ref(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn code_mut(&mut self) -> Option<&mut Code> {
+        match self {
+            Self::Held(held) => held.code.as_mut(),
+            Self::Missing(lacking) => lacking.code.as_mut(),
+            _ => None,
+        }
+    }
+
+    /// The code, where it may still give tokens.
+    pub(super) fn open_code(&self) -> Option<&Code> {
+        self.code().filter(|code| !code.facts.known_spent)
+    }
+
+    /// Was its data read, so that it is known whether a code stands in it?
+    pub(super) fn is_read(&self) -> bool {
+        match self {
+            Self::Held(held) => held.read.is_some(),
+            Self::Missing(_) | Self::NotFound => true,
+            Self::Unread | Self::Forbidden(_) => false,
+        }
+    }
+
+    /// The request that was last acted on, as the Secret says.
+    pub(super) fn handled(&self) -> Option<&str> {
+        match self {
+            Self::Held(held) => held.handled.as_deref(),
+            Self::Missing(lacking) => lacking.handled.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// What the claim on it says of the tokens, and of the code.
+    pub(super) fn claims(&self) -> impl Iterator<Item = ClaimFacts> {
+        let of_tokens = self.held().and_then(|held| held.facts.claim);
+        of_tokens.into_iter().chain(self.code().and_then(|code| code.facts.claim))
+    }
+}
+
+/// Whose failure `status.lastError` tells of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ErrorOf {
+    /// The tokens'.
+    Tokens,
+    /// An authorization code's; before it, the tokens had this one.
+    Code { before: Option<Box<LastError>> },
+}
+
+/// The last failure of an exchange. It is not kept through a restart, after which the code is tried at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CodeFailed {
+    pub code: Digest,
+    pub generation: i64,
+    pub app: AppAtFailure,
+    pub reason: Reason,
+    /// In Unix seconds.
+    pub at: i64,
+    /// How often in a row.
+    pub failures: u32,
 }
 
 /// What was the case when the last try failed: whatever differs now is a reason to try at once.
@@ -138,7 +237,7 @@ pub(super) struct Entry {
     pub generation: i64,
     pub team: Option<Box<str>>,
     pub suspended: bool,
-    pub refresh_before: Option<i64>,
+    pub refresh_before: Option<RefreshBefore>,
     pub token_secret: SecretName,
     pub token_keys: Arc<TokenKeyNames>,
     pub app: AppRef,
@@ -155,6 +254,8 @@ pub(super) struct Entry {
     /// Where it stands in the queue of wake-ups.
     pub wake_at: Option<i64>,
     pub failed_with: Option<FailedWith>,
+    pub error_of: ErrorOf,
+    pub code_failed: Option<CodeFailed>,
     /// Why an answer for it is held, where one is.
     pub held_answer: Option<HeldAnswer>,
     /// Where `hoursUntilExpiry` is to be looked at next, in Unix seconds.
@@ -173,6 +274,8 @@ pub(super) struct Entry {
     pub warned_request: bool,
     /// Digest of the refresh token that this process last spent for it.
     pub last_spent: Option<Digest>,
+    /// Digest of the authorization code that this process last exchanged for it, or that TikTok refused.
+    pub last_code: Option<Digest>,
     /// Since when it waits to start, in Unix seconds.
     pub queued_at: i64,
     /// Is a status write in line or under way?
@@ -196,7 +299,7 @@ impl Entry {
     /// status' word, and not too long.
     pub(super) fn new_request(&self) -> Option<&str> {
         let request = self.request.as_deref().filter(|request| request.len() <= MAX_REFRESH_REQUEST_BYTES)?;
-        let handled_on_secret = self.known.held().and_then(|held| held.handled.as_deref());
+        let handled_on_secret = self.known.handled();
         let handled_in_status = self.status.last_handled_refresh_request.as_deref();
         (handled_on_secret != Some(request) && handled_in_status != Some(request)).then_some(request)
     }
@@ -209,9 +312,10 @@ impl Entry {
             .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
     }
 
-    /// Which refreshes go first: what expires first.
+    /// Which refreshes go first: what expires first. A code is about to expire.
     pub(super) fn priority(&self, now: i64) -> i64 {
-        self.known.held().and_then(|held| held.facts.access_expires_at).unwrap_or(now)
+        let expires_at = self.known.held().and_then(|held| held.facts.access_expires_at).unwrap_or(now);
+        if self.known.open_code().is_some() { expires_at.min(now) } else { expires_at }
     }
 
     fn is_overdue(&self, now: i64) -> bool {
@@ -282,7 +386,7 @@ struct Wanted {
     request: Option<Box<str>>,
     team: Option<Box<str>>,
     suspended: bool,
-    refresh_before: Option<i64>,
+    refresh_before: Option<RefreshBefore>,
     token_secret: SecretName,
     token_keys: Arc<TokenKeyNames>,
     app: AppRef,
@@ -291,7 +395,7 @@ struct Wanted {
 
 /// What was the case at the failure that a status tells of.
 fn failed_with(status: &TikTokShopIntegrationStatus, request: Option<&str>) -> Option<FailedWith> {
-    let error = status.last_error.as_ref()?;
+    let error = status.last_error.as_ref().filter(|_| error_of(status) == ErrorOf::Tokens)?;
     Some(FailedWith {
         pair: status
             .observed_token_secret
@@ -308,6 +412,14 @@ fn failed_with(status: &TikTokShopIntegrationStatus, request: Option<&str>) -> O
         },
         request: request.map(Into::into),
     })
+}
+
+/// Whose failure a status tells of, as far as it says.
+fn error_of(status: &TikTokShopIntegrationStatus) -> ErrorOf {
+    match status.last_error.as_ref().and_then(LastError::known_reason) {
+        Some(Reason::AuthorizationCodeRejected) => ErrorOf::Code { before: None },
+        _ => ErrorOf::Tokens,
+    }
 }
 
 /// What an integration's new version changed.
@@ -419,6 +531,7 @@ impl Agenda {
             access_token_expire_in: keys.access_token_expire_in.as_str().into(),
             refresh_token: keys.refresh_token.as_str().into(),
             refresh_token_expire_in: keys.refresh_token_expire_in.as_str().into(),
+            auth_code: keys.auth_code.as_str().into(),
         };
         let keys = &spec.app_credentials_secret_ref.keys;
         let app_keys =
@@ -435,7 +548,7 @@ impl Agenda {
                 .map(|value| value.as_str().into()),
             team: spec.team_id.as_deref().map(Into::into),
             suspended: spec.suspend,
-            refresh_before: spec.refresh_before().map(seconds),
+            refresh_before: spec.refresh_before(),
             token_secret: (Arc::clone(&namespace), spec.token_secret_ref.name.as_str().into()),
             token_keys: intern(&mut self.token_keys, token_keys),
             app: AppRef {
@@ -471,9 +584,12 @@ impl Agenda {
         if !leading || (entry.status_version.is_none() && !entry.writing_status && entry.busy != Busy::Refreshing) {
             let handled = status.last_handled_refresh_request.clone();
             entry.failed_with = failed_with(&status, handled.as_deref());
+            entry.error_of = error_of(&status);
             entry.set_status(status);
         }
-        if moved {
+        // While it was suspended, the status told less than all.
+        if moved || (entry.suspended && !wanted.suspended && entry.known.held().is_none_or(|held| held.read.is_none()))
+        {
             entry.known = Known::Unread;
         }
         let (old_token, old_app) = (entry.token_secret.clone(), entry.app.secret.clone());
@@ -500,6 +616,8 @@ impl Agenda {
         let handled = status.last_handled_refresh_request.clone();
         let entry = Entry {
             failed_with: failed_with(&status, handled.as_deref()),
+            error_of: error_of(&status),
+            code_failed: None,
             status: Box::new(status),
             namespace: wanted.namespace,
             name: wanted.name,
@@ -527,6 +645,7 @@ impl Agenda {
             put_off: 0,
             warned_request: false,
             last_spent: None,
+            last_code: None,
             queued_at: i64::MAX,
             writing_status: false,
             reported: true,
@@ -596,7 +715,7 @@ impl Agenda {
         for entry in self.entries.iter_mut().flatten() {
             entry.next_tick = i64::MIN;
             entry.next_poll = i64::MIN;
-            if entry.known.held().is_some_and(|held| held.facts.claim.is_some()) {
+            if entry.known.claims().next().is_some() {
                 entry.known = Known::Unread;
             }
         }

@@ -95,6 +95,16 @@ impl Apps {
         }
     }
 
+    /// Was it read before, whatever came of it?
+    pub(super) fn has_read(&self, app: &AppRef) -> bool {
+        self.read.contains_key(app)
+    }
+
+    /// No watch tells of changes any more: what was read is relied on for so long.
+    pub(super) fn poll_every(&mut self, poll: Duration) {
+        self.poll = Some(poll);
+    }
+
     /// The version last read.
     pub(super) fn version(&self, app: &AppRef) -> Option<Version> {
         self.read.get(app)?.version.clone()

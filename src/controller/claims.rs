@@ -56,9 +56,12 @@ impl Claims {
         self.active.lock().unwrap_or_else(PoisonError::into_inner).contains(attempt_of(claim))
     }
 
-    /// How a claim found on a Secret is to be taken; `None` where it says nothing about the token
-    /// that stands there.
-    pub(super) fn facts(&self, text: &str, refresh: Option<Digest>, now: i64) -> Option<ClaimFacts> {
+    /// How a claim found on a Secret is to be taken; `None` where it says nothing about this refresh token, or this
+    /// authorization code, that stands there.
+    ///
+    /// Digests are keyed by the integration's UID: whether a claim for one that was deleted and made anew is about this
+    /// one can't be told, so it counts as being about it.
+    pub(super) fn facts(&self, text: &str, uid: &str, credential: Digest, now: i64) -> Option<ClaimFacts> {
         let Some(claim) = Claim::parse(text) else {
             let standing = match self.remaining(text, UNREADABLE_CLAIM_LIFE) {
                 Some(left) => ClaimStanding::Alive { until: now.saturating_add(whole_seconds(left)) },
@@ -87,11 +90,14 @@ impl Claims {
             ClaimStanding::NeverCalled if claim.presented > 1 => (ClaimStanding::Unknown, claim.presented - 1, true),
             standing => (standing, claim.presented, marked_unknown),
         };
-        let about_this_token = claim.from_digest().is_some_and(|from| Some(from) == refresh);
-        if !about_this_token && !matches!(standing, ClaimStanding::Alive { .. }) {
-            return None;
-        }
+        let is_of_another_uid = claim.integration_uid.as_deref().is_some_and(|claimed_for| claimed_for != uid);
+        let is_about_it = is_of_another_uid || claim.from_digest() == Some(credential);
         let at = DateTime::parse_from_rfc3339(&claim.at).map_or(now, |at| at.timestamp()).min(now);
+        if !is_about_it && !matches!(standing, ClaimStanding::Alive { .. }) {
+            let beside = claim.beside.filter(|beside| beside.is_about(credential))?;
+            let (standing, presented) = (ClaimStanding::Unknown, beside.presented);
+            return Some(ClaimFacts { standing, presented, at, marked_unknown: true });
+        }
         Some(ClaimFacts { standing, presented, at, marked_unknown })
     }
 
@@ -168,8 +174,10 @@ fn whole_seconds(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transaction::Beside;
 
     const TOKEN: Digest = Digest::from_bytes([7; 16]);
+    const UID: &str = "the-integration";
 
     fn claims() -> Claims {
         Claims::new("pod/me".into(), "me".into(), None, HashSet::new())
@@ -180,17 +188,19 @@ mod tests {
             id: "attempt.1".into(),
             holder: holder.into(),
             integration: "shops/a".into(),
+            integration_uid: Some(UID.into()),
             at: "2026-01-01T00:00:00Z".into(),
             ttl_seconds: 45,
             from: TOKEN.to_string(),
             request: None,
             presented: 1,
             outcome: None,
+            beside: None,
         }
     }
 
     fn standing(claims: &Claims, claim: &Claim) -> Option<ClaimStanding> {
-        claims.facts(&claim.to_text(), Some(TOKEN), 1_000).map(|facts| facts.standing)
+        claims.facts(&claim.to_text(), UID, TOKEN, 1_000).map(|facts| facts.standing)
     }
 
     #[test]
@@ -209,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_further_try_that_led_to_no_call_leaves_the_tries_before_it_as_unknown_as_they_were() {
-        let facts = claims().facts(&Claim { presented: 3, ..claim("pod/me") }.to_text(), Some(TOKEN), 1_000).unwrap();
+        let facts = claims().facts(&Claim { presented: 3, ..claim("pod/me") }.to_text(), UID, TOKEN, 1_000).unwrap();
         assert_eq!((facts.standing, facts.presented, facts.marked_unknown), (ClaimStanding::Unknown, 2, true));
     }
 
@@ -231,13 +241,35 @@ mod tests {
     #[test]
     fn a_settled_claim_about_another_token_says_nothing() {
         let marked = Claim { outcome: Some(ClaimOutcome::Unknown), ..claim("pod/other") };
-        assert_eq!(claims().facts(&marked.to_text(), Some(Digest::from_bytes([8; 16])), 0), None);
+        assert_eq!(claims().facts(&marked.to_text(), UID, Digest::from_bytes([8; 16]), 0), None);
+    }
+
+    #[test]
+    fn a_claim_tells_of_the_other_credential_too_that_its_outcome_is_unknown() {
+        let other = Digest::from_bytes([8; 16]);
+        let beside = Some(Beside { from: other.to_string(), presented: 2 });
+        for holder in ["pod/me", "pod/other"] {
+            let settled = Claim { beside: beside.clone(), ttl_seconds: 0, ..claim(holder) };
+            let facts = claims().facts(&settled.to_text(), UID, other, 0).unwrap();
+            assert_eq!((facts.standing, facts.presented, facts.marked_unknown), (ClaimStanding::Unknown, 2, true));
+            assert_eq!(claims().facts(&settled.to_text(), UID, Digest::from_bytes([9; 16]), 0), None);
+        }
+        let alive = Claim { beside, ..claim("pod/other") };
+        let facts = claims().facts(&alive.to_text(), UID, other, 0).unwrap();
+        assert!(matches!(facts.standing, ClaimStanding::Alive { .. }), "as long as it lives, nothing is begun");
+    }
+
+    #[test]
+    fn a_mark_outlives_the_integration_that_it_was_made_for() {
+        let marked = Claim { outcome: Some(ClaimOutcome::Unknown), ..claim("pod/other") };
+        let facts = claims().facts(&marked.to_text(), "made-anew", Digest::from_bytes([8; 16]), 0).unwrap();
+        assert_eq!((facts.standing, facts.presented), (ClaimStanding::Unknown, 1));
     }
 
     #[test]
     fn an_unreadable_claim_counts_as_a_live_one() {
         assert!(matches!(
-            claims().facts("gibberish", Some(TOKEN), 0),
+            claims().facts("gibberish", UID, TOKEN, 0),
             Some(ClaimFacts { standing: ClaimStanding::Alive { until }, .. }) if until >= 600
         ));
     }

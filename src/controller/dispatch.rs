@@ -9,7 +9,7 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::time::Instant;
 
-use super::agenda::Id;
+use super::agenda::{Id, seconds};
 
 /// Longest pause that an answer of TikTok may impose.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
@@ -22,6 +22,8 @@ struct Bucket {
     limiter: DefaultDirectRateLimiter,
     waiting: BTreeSet<(i64, Id)>,
     blocked_until: Option<Instant>,
+    /// When TikTok's pause is over, in Unix seconds: for what is said of it.
+    paused_until: Option<i64>,
 }
 
 /// The refreshes that wait, by app key.
@@ -64,6 +66,7 @@ impl Dispatch {
             limiter: RateLimiter::direct(quota),
             waiting: BTreeSet::new(),
             blocked_until: None,
+            paused_until: None,
         });
         let head = bucket.waiting.first().copied();
         bucket.waiting.insert((priority, id));
@@ -108,14 +111,21 @@ impl Dispatch {
         self.blocked.first().map(|(until, _)| *until)
     }
 
-    /// Lets nothing start on an app key for a while.
-    pub(super) fn pause(&mut self, app_key: &str, retry_after: Option<Duration>, now: Instant) {
-        let until = now + retry_after.unwrap_or(USUAL_PAUSE).min(LONGEST_PAUSE);
+    /// Until when nothing may start on an app key, in Unix seconds, where TikTok asked for a pause.
+    pub(super) fn paused_until(&self, app_key: &str) -> Option<i64> {
+        self.buckets.get(app_key)?.paused_until
+    }
+
+    /// Lets nothing start on an app key for a while. `seconds_now` is the wall time.
+    pub(super) fn pause(&mut self, app_key: &str, retry_after: Option<Duration>, now: Instant, seconds_now: i64) {
+        let pause = retry_after.unwrap_or(USUAL_PAUSE).min(LONGEST_PAUSE);
+        let until = now + pause;
         let quota = self.quota;
         let bucket = self.buckets.entry(app_key.into()).or_insert_with(|| Bucket {
             limiter: RateLimiter::direct(quota),
             waiting: BTreeSet::new(),
             blocked_until: None,
+            paused_until: None,
         });
         match bucket.blocked_until {
             Some(before) if before >= until => return,
@@ -129,6 +139,8 @@ impl Dispatch {
             }
         }
         bucket.blocked_until = Some(until);
+        // Rounded up: what is woken at this second finds the pause over.
+        bucket.paused_until = Some(seconds_now.saturating_add(seconds(pause)).saturating_add(1));
         self.blocked.insert((until, app_key.into()));
     }
 
@@ -158,6 +170,7 @@ impl Dispatch {
             let Some((_, app_key)) = self.blocked.pop_first() else { return };
             let Some(bucket) = self.buckets.get_mut(&app_key) else { continue };
             bucket.blocked_until = None;
+            bucket.paused_until = None;
             if let Some(&(priority, _)) = bucket.waiting.first() {
                 self.heads.insert((priority, app_key));
             } else if bucket.limiter.check().is_ok() {
@@ -201,18 +214,21 @@ mod tests {
         line.push("a", 1, 1);
         line.push("b", 2, 2);
         let now = Instant::now();
-        line.pause("a", Some(Duration::from_secs(7)), now);
+        line.pause("a", Some(Duration::from_secs(7)), now, 100);
+        assert_eq!(line.paused_until("a"), Some(108));
+        assert_eq!(line.paused_until("b"), None);
         assert_eq!(line.pop(now), Some(2));
         assert_eq!(line.pop(now), None);
         assert_eq!(line.pop(now + Duration::from_secs(7)), Some(1));
+        assert_eq!(line.paused_until("a"), None);
     }
 
     #[tokio::test]
     async fn a_shorter_pause_does_not_end_a_longer_one() {
         let mut line = Dispatch::new(100.0);
         let now = Instant::now();
-        line.pause("a", Some(Duration::from_mins(1)), now);
-        line.pause("a", Some(Duration::from_secs(1)), now);
+        line.pause("a", Some(Duration::from_mins(1)), now, 0);
+        line.pause("a", Some(Duration::from_secs(1)), now, 0);
         line.push("a", 1, 1);
         assert_eq!(line.pop(now + Duration::from_secs(2)), None);
     }

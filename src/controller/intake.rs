@@ -10,6 +10,7 @@ use super::agenda::{Busy, Change, Id, Metadata, Presence};
 use super::watch::Told;
 use super::{BATCH, Controller, INTEGRATIONS, POLL_STRETCHED_ABOVE, SECRETS};
 use crate::cluster::Version;
+use crate::metrics::Watched;
 use crate::settings::SecretAccess;
 
 impl Controller {
@@ -23,6 +24,7 @@ impl Controller {
 
     pub(super) fn on_told(&mut self, told: Told) {
         match told {
+            Told::Refused(scope, watched) => self.list_is_refused(scope, watched),
             Told::Integration(scope, event) => match *event {
                 watcher::Event::Init => self.list_begins(INTEGRATIONS, scope),
                 watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
@@ -97,8 +99,35 @@ impl Controller {
         self.lists.get(&(what, scope)).copied().unwrap_or(0)
     }
 
+    /// One namespace in which something may not be listed must not stop the others. Work goes on without that list: where
+    /// it is one of Secrets, those that integrations name are looked at now and then.
+    fn list_is_refused(&mut self, scope: Option<Arc<str>>, watched: Watched) {
+        let what = match watched {
+            Watched::Integrations => INTEGRATIONS,
+            Watched::Secrets => SECRETS,
+        };
+        if !self.lists_awaited.contains(&(what, scope.clone())) {
+            return;
+        }
+        tracing::error!(
+            resource = watched.label(),
+            namespace = scope.as_deref(),
+            "may not be listed and watched: allow it to the operator's service account, or, for Secrets, start it with --secret-access named; work goes on without"
+        );
+        self.lists_refused.insert((what, scope.clone()));
+        if what == SECRETS {
+            self.apps.poll_every(self.settings.secret_poll_interval);
+        }
+        self.list_is_in(what, scope);
+    }
+
     pub(super) fn list_is_in(&mut self, what: &'static str, scope: Option<Arc<str>>) {
-        if !self.lists_awaited.remove(&(what, scope)) {
+        let key = (what, scope);
+        let awaited = self.lists_awaited.remove(&key);
+        if !awaited {
+            if self.lists_refused.remove(&key) && self.lists_refused.is_empty() && self.lists_awaited.is_empty() {
+                self.readiness.lists_are_in();
+            }
             return;
         }
         let integrations_in = !self.lists_awaited.iter().any(|(what, _)| *what == INTEGRATIONS);
@@ -121,7 +150,9 @@ impl Controller {
                 let gone = self.agenda.lock().find(namespace, name).is_none();
                 job.integration_gone.store(gone, Ordering::Relaxed);
             }
-            self.readiness.lists_are_in();
+            if self.lists_refused.is_empty() {
+                self.readiness.lists_are_in();
+            }
             if self.leading {
                 self.evaluate_all();
             }

@@ -30,7 +30,8 @@ use tokio::sync::{Notify, mpsc, watch as channel};
 use tokio::time::Instant;
 
 use self::agenda::{
-    Agenda, AppAtFailure, AppRef, Busy, Entry, FailedWith, Id, Known, Presence, SecretName, SharedAgenda, seconds,
+    Agenda, AppAtFailure, AppRef, Busy, Entry, ErrorOf, FailedWith, Id, Known, Presence, SecretName, SharedAgenda,
+    seconds,
 };
 use self::apps::{AppCheck, Apps};
 use self::claims::Claims;
@@ -41,11 +42,12 @@ use self::watch::{Told, Watches};
 use self::writing::queue_status_write;
 use crate::admin::{Heartbeat, Readiness};
 use crate::api::names::MAX_REFRESH_REQUEST_BYTES;
-use crate::api::{ConditionType, LastError, Reason};
+use crate::api::{ConditionType, LastError, Reason, RefreshBefore};
 use crate::clock::{Clock, Drift};
 use crate::cluster::{ApiError, Cluster, Event, EventKind, Events, Version};
 use crate::decide::{
-    ClaimStanding, CredentialsState, Decision, Failure, History, Observed, Policy, SecretState, Waiting, decide,
+    Because, ClaimStanding, CodeFailure, CredentialsState, Decision, Failure, History, Observed, Policy, SecretState,
+    Waiting, decide,
 };
 use crate::journal::{self, Journal};
 use crate::lease::Leadership;
@@ -84,6 +86,9 @@ const SECRETS: &str = "secrets";
 
 /// A refresh that waits longer than this, in seconds, is shown as waiting.
 const SHOWN_AS_WAITING_AFTER: i64 = 10;
+
+/// An integration without any status gets its first one after so many seconds, though its first refresh is still under way.
+const FIRST_STATUS_AFTER: i64 = 2;
 
 /// What the tasks report to the loop.
 enum Message {
@@ -135,8 +140,10 @@ struct UnderWay {
 pub struct Parts {
     /// The API server.
     pub cluster: Cluster,
-    /// TikTok's token endpoint.
+    /// TikTok's endpoint for refreshes.
     pub tiktok: TokenClient,
+    /// TikTok's endpoint for the exchange of authorization codes.
+    pub authorization: TokenClient,
     /// Where answers survive a crash.
     pub journal: Option<Journal>,
     /// What earlier processes left in the journal.
@@ -179,6 +186,8 @@ pub struct Controller {
     status_queue: VecDeque<Id>,
     /// Scopes whose first list is not in yet.
     lists_awaited: HashSet<(&'static str, Option<Arc<str>>)>,
+    /// Scopes whose first list was refused: work goes on without them, but this process is not ready.
+    lists_refused: HashSet<(&'static str, Option<Arc<str>>)>,
     secrets_watched: bool,
     /// The list that each watch is in, or had last.
     lists: HashMap<(&'static str, Option<Arc<str>>), u64>,
@@ -219,6 +228,7 @@ impl Controller {
         let shared = Arc::new(Shared {
             cluster: parts.cluster,
             tiktok: parts.tiktok,
+            authorization: parts.authorization,
             request_timeout: settings.request_timeout,
             journal: parts.journal,
             claims,
@@ -229,7 +239,7 @@ impl Controller {
             updates: updates_sender,
         });
         Self {
-            policy: Policy { refresh_before: seconds(settings.refresh_before) },
+            policy: Policy { refresh_before: RefreshBefore::Duration(settings.refresh_before) },
             dispatch: Dispatch::new(settings.requests_per_second.per_second()),
             apps: Apps::new((settings.secret_access == SecretAccess::Named).then_some(settings.secret_poll_interval)),
             settings,
@@ -252,6 +262,7 @@ impl Controller {
             status_writes: 0,
             status_queue: VecDeque::new(),
             lists_awaited: HashSet::new(),
+            lists_refused: HashSet::new(),
             secrets_watched: false,
             lists: HashMap::new(),
             replays_awaited: HashSet::new(),
@@ -359,6 +370,7 @@ impl Controller {
                 access_token_expire_in,
                 refresh_token,
                 refresh_token_expire_in,
+                auth_code: intent.auth_code_key.as_str().into(),
             }),
             work,
             integration_gone: Arc::default(),
@@ -536,6 +548,12 @@ impl Controller {
             self.report_and_schedule(&mut agenda, id, &decision, &AppCheck::Unchecked, now);
             return;
         }
+        if entry.busy == Busy::Refreshing && entry.served_status == 0 && !entry.writing_status {
+            // TikTok may take its time: whoever just created it sees meanwhile that it is known.
+            let (check, _) = self.check_app(&agenda, id);
+            self.report_and_schedule(&mut agenda, id, &Decision::Refresh { because: Because::Due }, &check, now);
+            return;
+        }
         if matches!(entry.busy, Busy::Reading | Busy::Refreshing) {
             return;
         }
@@ -556,10 +574,23 @@ impl Controller {
             let observed = observe_entry(&agenda, id, entry, &check, self.app_version(&agenda, entry).as_ref());
             decide(&observed, &self.policy, seconds_now)
         };
+        let decision = match &check {
+            AppCheck::Valid(app) => {
+                let paused = self.dispatch.paused_until(&app.app_key).filter(|until| *until > seconds_now);
+                held_back(decision, paused)
+            }
+            _ => decision,
+        };
         tracing::debug!(id, ?decision, "decided");
+        if !matches!(decision, Decision::Refresh { .. })
+            && let Some(entry) = agenda.get_mut(id)
+            && entry.busy == Busy::Queued
+        {
+            entry.busy = Busy::No;
+            self.dispatch.forget(id);
+        }
         if let Decision::Refresh { .. } = decision {
-            let ready = agenda.get(id).and_then(|entry| entry.known.held()).is_some_and(|held| held.read.is_some());
-            if !ready {
+            if !agenda.get(id).is_some_and(|entry| entry.known.is_read()) {
                 drop(agenda);
                 self.queue_read(id);
                 return;
@@ -583,14 +614,11 @@ impl Controller {
     /// Must the token Secret be read before anything is decided? Takes over what needs no read.
     fn must_read(&self, agenda: &mut Agenda, id: Id, now: i64) -> bool {
         let Some(entry) = agenda.get(id) else { return false };
-        let named = self.settings.secret_access == SecretAccess::Named;
+        let named = self.polls(entry);
         let presence = agenda.slot(&entry.token_secret).map_or(&Presence::Untold, |slot| &slot.presence);
         // Whether a claim is over is for the clock to say that it is counted on.
-        let claim_may_be_over = entry
-            .known
-            .held()
-            .and_then(|held| held.facts.claim)
-            .is_some_and(|claim| matches!(claim.standing, ClaimStanding::Alive { until } if until <= now));
+        let claim_may_be_over =
+            entry.known.claims().any(|claim| matches!(claim.standing, ClaimStanding::Alive { until } if until <= now));
         // What is forbidden is asked for again when its time comes, not at every look.
         let ask_again = entry.next_poll <= now && (named || matches!(entry.known, Known::Forbidden(_)));
         let told = match (presence, &entry.known) {
@@ -623,8 +651,10 @@ impl Controller {
         let presence = agenda.slot(&entry.app.secret).map_or(&Presence::Untold, |slot| &slot.presence);
         let check = self.apps.check(&entry.app, presence);
         // An integration is shown as it is from the first look on, not only once it is due.
+        let outdated = check == AppCheck::Unchecked && self.apps.has_read(&entry.app);
         let need = !entry.suspended
-            && (self.must_look_at_app(entry)
+            && (outdated
+                || self.must_look_at_app(entry)
                 || entry.status.observed_generation != Some(entry.generation)
                 || entry
                     .status
@@ -669,6 +699,8 @@ impl Controller {
         let seconds_now = now.timestamp();
         let interval = seconds(self.settings.status_interval);
         let poll = self.poll_seconds(agenda.len());
+        let app_version = agenda.get(id).and_then(|entry| self.app_version(agenda, entry));
+        let polls = agenda.get(id).is_some_and(|entry| self.polls(entry));
         let Some(entry) = agenda.get_mut(id) else { return };
 
         let circumstances = Circumstances {
@@ -677,6 +709,7 @@ impl Controller {
                 _ => None,
             },
             owner: owner.as_deref(),
+            app_version: app_version.as_ref(),
         };
         if entry.next_tick == i64::MIN {
             // Not at once at each start: a fleet's writes are spread over the interval.
@@ -685,8 +718,9 @@ impl Controller {
         let tick_due = entry.next_tick <= seconds_now;
         let mut status = report(entry, decision, &circumstances, now);
         // A refresh that starts right away says all there is to say when it ends.
-        let starting = matches!(decision, Decision::Refresh { .. })
-            && seconds_now.saturating_sub(entry.queued_at) < SHOWN_AS_WAITING_AFTER;
+        let patience = if entry.served_status == 0 { FIRST_STATUS_AFTER } else { SHOWN_AS_WAITING_AFTER };
+        let starting =
+            matches!(decision, Decision::Refresh { .. }) && seconds_now.saturating_sub(entry.queued_at) < patience;
         let news = differs(&entry.status, &status, tick_due);
         let rewrite = entry.served_status == 0 && !starting;
         if !news && !rewrite {
@@ -699,7 +733,7 @@ impl Controller {
         }
         if let Some(held) = entry.known.held()
             && entry.warned_expiring != Some(held.facts.pair)
-            && let Some(note) = expiring_warning(&held.facts, seconds_now)
+            && let Some(note) = expiring_warning(entry, &held.facts, seconds_now)
         {
             entry.warned_expiring = Some(held.facts.pair);
             self.events.publish(Event::now(entry.regarding(), EventKind::RefreshTokenExpiring, note));
@@ -717,14 +751,12 @@ impl Controller {
         let acts_at = match decision {
             Decision::Idle { until } | Decision::Wait { until, .. } => Some(*until),
             Decision::Blocked { recheck, .. } => *recheck,
-            Decision::Refresh { .. } => Some(seconds_now + SHOWN_AS_WAITING_AFTER),
+            Decision::Refresh { .. } => Some(seconds_now + patience),
         };
-        if self.settings.secret_access == SecretAccess::Named && entry.next_poll <= seconds_now {
+        if polls && entry.next_poll <= seconds_now {
             entry.next_poll = seconds_now + poll;
         }
-        let poll_at = (self.settings.secret_access == SecretAccess::Named
-            || matches!(entry.known, Known::Forbidden(_)))
-        .then_some(entry.next_poll);
+        let poll_at = (polls || matches!(entry.known, Known::Forbidden(_))).then_some(entry.next_poll);
         let wake = [acts_at, access_expires_at, refresh_expires_at, Some(entry.next_tick), poll_at]
             .into_iter()
             .flatten()
@@ -732,6 +764,15 @@ impl Controller {
             .min()
             .unwrap_or(seconds_now + interval);
         agenda.wake(id, wake);
+    }
+
+    /// Does no watch tell of an integration's Secrets, so that they are looked at now and then?
+    fn polls(&self, entry: &Entry) -> bool {
+        self.settings.secret_access == SecretAccess::Named
+            || self
+                .lists_refused
+                .iter()
+                .any(|(what, scope)| *what == SECRETS && scope.as_ref().is_none_or(|scope| *scope == entry.namespace))
     }
 
     fn poll_seconds(&self, integrations: usize) -> i64 {
@@ -745,6 +786,17 @@ async fn changed(leadership: &mut Option<channel::Receiver<Leadership>>) -> Resu
     match leadership {
         Some(leadership) => leadership.changed().await,
         None => std::future::pending().await,
+    }
+}
+
+/// A decision, as long as TikTok has asked for a pause on the app key.
+fn held_back(decision: Decision, paused_until: Option<i64>) -> Decision {
+    match (decision, paused_until) {
+        (Decision::Refresh { .. }, Some(until)) => Decision::Wait { until, because: Waiting::Backoff },
+        (Decision::Wait { until, because: Waiting::Backoff }, Some(paused_until)) => {
+            Decision::Wait { until: until.max(paused_until), because: Waiting::Backoff }
+        }
+        (decision, _) => decision,
     }
 }
 
@@ -765,21 +817,35 @@ fn observe_entry<'a>(
     app_version: Option<&Version>,
 ) -> Observed<'a> {
     let pair = entry.known.held().map(|held| held.facts.pair);
-    let failure = entry.status.last_error.as_ref().map(|error| {
+    let is_app_unchanged = |reason: Option<Reason>, app: &AppAtFailure| {
+        reason != Some(Reason::AppCredentialsRejected)
+            || match app {
+                AppAtFailure::Any => true,
+                AppAtFailure::At(version) => app_version.is_none_or(|now| now == version),
+                AppAtFailure::MaybeCorrected => false,
+            }
+    };
+    let error_of_tokens = match &entry.error_of {
+        ErrorOf::Tokens => entry.status.last_error.as_ref(),
+        ErrorOf::Code { before } => before.as_deref(),
+    };
+    let failure = error_of_tokens.map(|error| {
         let still_applies = entry.failed_with.as_ref().is_some_and(|failed| {
-            let about_the_app = error.known_reason() == Some(Reason::AppCredentialsRejected);
-            let app_unchanged = !about_the_app
-                || match &failed.app {
-                    AppAtFailure::Any => true,
-                    AppAtFailure::At(version) => app_version.is_none_or(|now| now == version),
-                    AppAtFailure::MaybeCorrected => false,
-                };
+            let app_unchanged = is_app_unchanged(error.known_reason(), &failed.app);
             (failed.pair.is_none() || failed.pair == pair)
                 && failed.generation == entry.generation
                 && app_unchanged
                 && (entry.new_request().is_none() || failed.request == entry.request)
         });
         Failure { reason: error.known_reason().unwrap_or(Reason::ApiError), at: error.time.timestamp(), still_applies }
+    });
+    let code = entry.known.code();
+    let code_failed = entry.code_failed.as_ref().map(|failed| {
+        let still_applies = code.is_some_and(|code| code.digest == failed.code)
+            && failed.generation == entry.generation
+            && is_app_unchanged(Some(failed.reason), &failed.app);
+        let failure = Failure { reason: failed.reason, at: failed.at, still_applies };
+        CodeFailure { failure, failures: failed.failures }
     });
     Observed {
         suspended: entry.suspended,
@@ -792,11 +858,16 @@ fn observe_entry<'a>(
         secret: match &entry.known {
             Known::NotFound => SecretState::NotFound,
             Known::Unread | Known::Forbidden(_) => SecretState::Forbidden,
-            Known::Missing { .. } => SecretState::Missing,
+            Known::Missing(_) => SecretState::Missing,
             Known::Held(held) => SecretState::Held(&held.facts),
         },
+        code: code.map(|code| code.facts),
         secret_in_use: agenda.owner_before(id).is_some(),
-        history: History { consecutive_failures: entry.status.consecutive_failures.unwrap_or(0), failure },
+        history: History {
+            consecutive_failures: entry.status.consecutive_failures.unwrap_or(0),
+            failure,
+            code: code_failed,
+        },
         seed: entry.seed(),
     }
 }

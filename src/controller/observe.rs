@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use chrono::DateTime;
 
-use super::agenda::{Held, Known, Metadata, ReadFacts};
+use super::agenda::{Code, Held, Known, Lacking, Metadata, ReadFacts};
 use super::claims::Claims;
 use crate::api::TikTokShopIntegrationStatus;
 use crate::api::names::{
     HANDLED_REFRESH_REQUEST, REFRESH_ATTEMPT, REFRESHED_AT, REFRESHED_FROM, SPENT_TOKENS, TOKENS_DIGEST,
 };
 use crate::cluster::Secret;
-use crate::decide::TokenFacts;
+use crate::decide::{CodeFacts, TokenFacts};
 use crate::tokens::{Digest, DigestKey, ParsedTokens, SpentTokens, TokenKeyNames};
 
 /// What the annotations on a token Secret say.
@@ -41,7 +41,7 @@ impl Notes {
 /// What a read of a token Secret tells, and what is odd about it.
 pub(super) struct Reading {
     pub known: Known,
-    /// Words for a warning event, one for each expiry that can't be read.
+    /// Words for a warning event, one for each value that can't be read.
     pub problems: Vec<String>,
 }
 
@@ -55,19 +55,45 @@ pub(super) fn from_secret(
 ) -> Reading {
     let parsed = ParsedTokens::parse(&secret.data, keys);
     let problems = parsed.problems.iter().map(ToString::to_string).collect();
+    let digests = DigestKey::new(integration_uid);
+    let notes = Notes::read(&secret.annotations);
+    let claim_about = |credential| {
+        secret.annotations.get(REFRESH_ATTEMPT).and_then(|text| claims.facts(text, integration_uid, credential, now))
+    };
+    let code = parsed.code.as_ref().map(|code| {
+        let digest = digests.token(code);
+        let refresh = parsed.refresh.as_ref().map(|refresh| digests.token(refresh));
+        let spent = notes.spent.without(digest);
+        Code {
+            digest,
+            facts: CodeFacts {
+                known_spent: notes.refreshed_from == Some(digest) || notes.spent.contains(digest),
+                immutable: secret.immutable,
+                claim: claim_about(digest),
+            },
+            pair: digests.pair(parsed.access.as_ref(), parsed.refresh.as_ref()),
+            refresh,
+            spent_before: refresh.map_or_else(|| spent.clone(), |refresh| spent.with(refresh)),
+            lengths: parsed
+                .access
+                .as_ref()
+                .zip(parsed.refresh.as_ref())
+                .map(|(access, refresh)| (access.expose().len(), refresh.expose().len())),
+        }
+    });
     let (Some(access), Some(refresh)) = (&parsed.access, &parsed.refresh) else {
-        let known = Known::Missing {
+        let known = Known::Missing(Box::new(Lacking {
             uid: secret.uid.as_str().into(),
             version: secret.version.clone(),
             what: parsed.missing.to_string().into(),
             access_expires_at: parsed.access_expires_at,
             has_access: parsed.access.is_some(),
-        };
+            handled: notes.handled,
+            code,
+        }));
         return Reading { known, problems };
     };
-    let digests = DigestKey::new(integration_uid);
     let (refresh_digest, pair) = (digests.token(refresh), digests.pair(Some(access), Some(refresh)));
-    let notes = Notes::read(&secret.annotations);
     let ours = notes.tokens_digest == Some(pair);
     let facts = TokenFacts {
         pair,
@@ -77,7 +103,7 @@ pub(super) fn from_secret(
         immutable: secret.immutable,
         // A token that was spent for a newer pair stands there again, and not as that newer pair.
         known_spent: !ours && (notes.refreshed_from == Some(refresh_digest) || notes.spent.contains(refresh_digest)),
-        claim: secret.annotations.get(REFRESH_ATTEMPT).and_then(|text| claims.facts(text, Some(refresh_digest), now)),
+        claim: claim_about(refresh_digest),
     };
     let known = Known::Held(Box::new(Held {
         uid: secret.uid.as_str().into(),
@@ -90,12 +116,14 @@ pub(super) fn from_secret(
             lengths: (access.expose().len(), refresh.expose().len()),
             manager: secret.last_writer(&keys.refresh_token).map(Into::into),
         }),
+        code,
     }));
     Reading { known, problems }
 }
 
 /// Facts from the status, where it speaks of the very version that the metadata watch shows: at
-/// start, a fleet at rest is scheduled without reading a Secret. `None` where a read must tell.
+/// start, a fleet at rest is scheduled without reading a Secret. `None` where a read must tell: also
+/// where an authorization code stood there that might give tokens, of which the status says no digest.
 pub(super) fn from_status(status: &TikTokShopIntegrationStatus, metadata: &Metadata) -> Option<Known> {
     let observed = status.observed_token_secret.as_ref()?;
     if *observed.uid != *metadata.uid || observed.resource_version != metadata.version.as_str() {
@@ -128,6 +156,7 @@ pub(super) fn from_status(status: &TikTokShopIntegrationStatus, metadata: &Metad
             facts,
             handled: notes.handled,
             read: None,
+            code: None,
         }))
     })
 }

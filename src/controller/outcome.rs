@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::UnderWay;
-use super::agenda::{Entry, Known};
+use super::agenda::{AppAtFailure, CodeFailed, Entry, ErrorOf, FailedWith, Known};
 use super::refresh::{Finished, Holding};
 use crate::api::timestamp::whole_seconds;
 use crate::api::{LastError, Reason, Seller};
@@ -40,37 +40,33 @@ pub(super) fn take_in(entry: &mut Entry, finished: &Finished, job: Option<UnderW
     if finished.outcome != Outcome::ServerAway {
         entry.held_answer = None;
     }
-    if finished.rotated {
-        entry.last_spent = Some(finished.from);
+    entry.last_spent = finished.spent_token.or(entry.last_spent);
+    entry.last_code = finished.spent_code.or(entry.last_code);
+    // The Secret's own note of it may have been dropped, or not been made.
+    let last_code = entry.last_code;
+    if let Some(code) = entry.known.code_mut() {
+        code.facts.known_spent |= last_code == Some(code.digest);
     }
     let started = chrono::DateTime::from_timestamp(finished.started_at, 0);
     match finished.outcome {
+        // The pair is the one of the last refresh: nothing was tried, and no request was answered.
+        Outcome::Refreshed if finished.written_back => forget_unsettled(entry, job.as_ref()),
         Outcome::Refreshed => {
+            succeeded(entry, finished);
             let answered = finished.answered_at.and_then(|at| chrono::DateTime::from_timestamp(at, 0));
             entry.status.last_attempt_time = answered.or(started);
             entry.status.last_refresh_time = answered.or(started);
-            entry.status.consecutive_failures = Some(0);
-            entry.status.last_error = None;
-            entry.failed_with = None;
-            if let Some(request) = &finished.request {
-                entry.status.last_handled_refresh_request = Some(request.to_string());
-            }
-            if let Some(seller) = &finished.seller {
-                entry.status.seller = Some(Seller {
-                    open_id: seller.open_id.clone(),
-                    name: seller.name.clone(),
-                    base_region: seller.base_region.clone(),
-                    user_type: seller.user_type,
-                });
-            }
             let expires = finished
                 .access_expires_at
                 .and_then(|at| chrono::DateTime::from_timestamp(at, 0))
                 .map_or_else(|| "an unknown time".to_owned(), crate::api::timestamp::format);
-            if !finished.written_back {
-                let note = format!("the tokens were refreshed; the access token expires at {expires}");
-                events.push((EventKind::Refreshed, note));
-            }
+            let done = if finished.exchange {
+                "the authorization code was exchanged for tokens"
+            } else {
+                "the tokens were refreshed"
+            };
+            let note = format!("{done}; the access token expires at {expires}");
+            events.push((EventKind::Refreshed, note));
         }
         Outcome::ServerAway | Outcome::Stale if is_put_off(entry, finished.outcome) => {}
         Outcome::CallFailed(_)
@@ -97,8 +93,13 @@ pub(super) fn take_in(entry: &mut Entry, finished: &Finished, job: Option<UnderW
                     time: whole_seconds(now),
                 },
             };
-            failed(entry, error);
-            entry.failed_with = job.and_then(|job| job.began_with);
+            failed(entry, error, finished.exchange);
+            let began_with = job.and_then(|job| job.began_with);
+            if finished.exchange {
+                code_failed(entry, finished.from, reason, began_with, now);
+            } else {
+                entry.failed_with = began_with;
+            }
             let answered =
                 matches!(finished.outcome, Outcome::CallFailed(CallFailure::Answered | CallFailure::Rejected));
             if let Some(request) = finished.request.as_ref().filter(|_| answered) {
@@ -110,17 +111,47 @@ pub(super) fn take_in(entry: &mut Entry, finished: &Finished, job: Option<UnderW
         }
         Outcome::SupersededByPerson => {
             forget_unsettled(entry, job.as_ref());
-            let note = "somebody replaced the tokens while a refresh was under way: theirs stay".to_owned();
-            events.push((EventKind::TokensReplaced, note));
+            let note = if finished.exchange {
+                "somebody put other tokens, or another authorization code, into the Secret while a code was exchanged: theirs stay"
+            } else {
+                "somebody replaced the tokens while a refresh was under way: theirs stay"
+            };
+            events.push((EventKind::TokensReplaced, note.to_owned()));
         }
         Outcome::SupersededBySibling | Outcome::Abandoned => forget_unsettled(entry, job.as_ref()),
     }
     events
 }
 
-/// Is what a transaction saw last about the tokens that it was for?
+/// What a success makes of an entry, but for its times.
+fn succeeded(entry: &mut Entry, finished: &Finished) {
+    entry.status.consecutive_failures = Some(0);
+    entry.status.last_error = None;
+    entry.error_of = ErrorOf::Tokens;
+    entry.failed_with = None;
+    if finished.exchange {
+        entry.code_failed = None;
+    }
+    if let Some(request) = &finished.request {
+        entry.status.last_handled_refresh_request = Some(request.to_string());
+    }
+    if let Some(seller) = &finished.seller {
+        entry.status.seller = Some(Seller {
+            open_id: seller.open_id.clone(),
+            name: seller.name.clone(),
+            base_region: seller.base_region.clone(),
+            user_type: seller.user_type,
+        });
+    }
+}
+
+/// Is what a transaction saw last about the tokens, or the code, that it was for?
 fn is_about(known: &Known, finished: &Finished) -> bool {
-    let refresh = known.held().and_then(|held| held.read.as_ref()).map(|read| read.refresh);
+    let refresh = if finished.exchange {
+        known.code().map(|code| code.digest)
+    } else {
+        known.held().and_then(|held| held.read.as_ref()).map(|read| read.refresh)
+    };
     match finished.outcome {
         Outcome::Refreshed => true,
         Outcome::SupersededByPerson | Outcome::SupersededBySibling => false,
@@ -158,11 +189,24 @@ fn reason_of(failure: &Failure) -> Reason {
     failure.reason.as_str().parse().unwrap_or(Reason::ApiError)
 }
 
-/// Notes a failed try.
-pub(super) fn failed(entry: &mut Entry, error: LastError) {
+/// Notes a failed try, of an exchange or a refresh.
+pub(super) fn failed(entry: &mut Entry, error: LastError, exchange: bool) {
+    entry.error_of = match std::mem::replace(&mut entry.error_of, ErrorOf::Tokens) {
+        _ if !exchange => ErrorOf::Tokens,
+        ErrorOf::Tokens => ErrorOf::Code { before: entry.status.last_error.take().map(Box::new) },
+        of_code @ ErrorOf::Code { .. } => of_code,
+    };
     entry.status.last_attempt_time = Some(error.time);
     entry.status.consecutive_failures = Some(entry.status.consecutive_failures.unwrap_or(0).saturating_add(1));
     entry.status.last_error = Some(error);
+}
+
+/// Notes what failed with a code: it counts for that code alone.
+fn code_failed(entry: &mut Entry, code: Digest, reason: Reason, with: Option<FailedWith>, now: DateTime<Utc>) {
+    let before = entry.code_failed.take().filter(|failed| failed.code == code).map_or(0, |failed| failed.failures);
+    let (generation, app) = with.map_or((entry.generation, AppAtFailure::Any), |with| (with.generation, with.app));
+    let failures = before.saturating_add(1);
+    entry.code_failed = Some(CodeFailed { code, generation, app, reason, at: now.timestamp(), failures });
 }
 
 /// Takes in a request that TikTok answered with an error, where an earlier process noted that on the token Secret and was
@@ -184,6 +228,7 @@ pub(super) fn take_in_unsaid_failure(entry: &mut Entry, now: DateTime<Utc>) -> O
     failed(
         entry,
         LastError { reason: Reason::ApiError.as_str().to_owned(), message: message.clone(), code, request_id, time },
+        false,
     );
     Some((EventKind::RefreshFailed, message))
 }
@@ -223,7 +268,8 @@ pub(super) fn failure_message(entry: &Entry, finished: &Finished, reason: Reason
             "the new tokens could not be written to Secret {secret} ({reason}: {detail}), so TikTok was not called: allow the operator to patch it"
         ),
         Outcome::ServerAway | Outcome::Stale => {
-            format!("Secret {secret} could not be claimed for a refresh, so TikTok was not called: {detail}")
+            let what = if finished.exchange { "an exchange" } else { "a refresh" };
+            format!("Secret {secret} could not be claimed for {what}, so TikTok was not called: {detail}")
         }
         Outcome::JournalFailed => format!("TikTok was not called, as its answer could not be kept safe: {detail}"),
         _ => finished.failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default(),
@@ -247,8 +293,11 @@ pub(super) fn held_reason(holding: &Holding) -> Reason {
 pub(super) fn held_message(holding: &Holding) -> String {
     let what = match holding.why {
         HeldWhy::ServerAway => "the API server is away; it is tried again without end",
+        HeldWhy::WriteFails => {
+            "the API server can be reached, but fails this write: see which admission webhook or storage error it names; it is tried again without end"
+        }
         HeldWhy::NotFound => {
-            "the Secret is gone: create it anew, empty or with the spent tokens, and it gets the new ones"
+            "the Secret is gone: create it anew, empty or with what was spent, and it gets the new ones"
         }
         HeldWhy::Forbidden => "writing is forbidden: allow the operator's service account to patch Secrets",
         HeldWhy::Refused => {
@@ -270,7 +319,11 @@ pub(super) fn log_outcome(finished: &Finished, error: Option<&LastError>, put_of
     let took_ms = u64::try_from(finished.took.as_millis()).unwrap_or(u64::MAX);
     match finished.outcome {
         Outcome::Refreshed => {
-            let done = if finished.written_back { "written back" } else { "refreshed" };
+            let done = match (finished.written_back, finished.exchange) {
+                (true, _) => "written back",
+                (false, true) => "exchanged",
+                (false, false) => "refreshed",
+            };
             tracing::info!(namespace, name, because, took_ms, expires_at = finished.access_expires_at, "{done}");
         }
         _ if put_off => {
@@ -298,6 +351,7 @@ pub(super) fn log_outcome(finished: &Finished, error: Option<&LastError>, put_of
                 request_id,
                 error = message,
                 presented = finished.presented,
+                exchange = finished.exchange,
                 "failed to refresh"
             );
         }

@@ -12,7 +12,6 @@ use crate::api::{LastError, Reason};
 use crate::clock::Clock;
 use crate::cluster::{ApiError, Event, EventKind, Regarding, Secret};
 use crate::journal;
-use crate::settings::SecretAccess;
 use crate::tokens::{AppCredentials, Digest, DigestKey, ParsedTokens, TokenKeyNames};
 
 impl Controller {
@@ -36,6 +35,7 @@ impl Controller {
         let (name, uid) = (entry.name.clone(), entry.uid.clone());
         let newest = Newest {
             last_spent: entry.last_spent,
+            last_code: entry.last_code,
             pair: entry
                 .status
                 .observed_token_secret
@@ -161,7 +161,7 @@ impl Controller {
                     entry.next_poll = now + FORBIDDEN_PAUSE;
                 }
             }
-            if self.settings.secret_access == SecretAccess::Named {
+            if agenda.get(id).is_some_and(|entry| self.polls(entry)) {
                 let poll = self.poll_seconds(agenda.len());
                 if let Some(entry) = agenda.get_mut(id) {
                     entry.next_poll = now + poll;
@@ -181,7 +181,9 @@ impl Controller {
     }
 
     /// Something wrote spent tokens over the newest pair, which is still kept: written back, once.
-    pub(super) fn write_back(&mut self, kept: journal::Kept, regarding: Regarding, by_whom: &str) {
+    pub(super) fn write_back(&mut self, mut kept: journal::Kept, regarding: Regarding, by_whom: &str) {
+        // The request that this pair once answered is handled; another may have been since.
+        kept.answer.intent.request = None;
         tracing::warn!(namespace = %regarding.namespace, name = %regarding.name, "spent tokens were put back: the newest pair is written again");
         let note = format!("{by_whom}; the newest pair is written back, once");
         self.events.publish(Event::now(regarding, EventKind::TokenSecretReverted, note));
@@ -209,19 +211,23 @@ impl Controller {
 struct Newest {
     /// Digest of the refresh token that this process last spent.
     last_spent: Option<Digest>,
+    /// Digest of the authorization code that it last spent.
+    last_code: Option<Digest>,
     pair: Option<Digest>,
     refresh: Option<Digest>,
     refreshed_at: Option<i64>,
 }
 
-/// Does a token stand in the Secret that was spent for this pair, or before it?
+/// Does a token stand in the Secret that was spent for this pair, or before it? Or no token at all, but such a code?
 fn is_spent_for(kept: &journal::Kept, secret: &Secret, keys: &TokenKeyNames) -> bool {
     let digests = DigestKey::new(&kept.answer.intent.integration_uid);
     let tokens = ParsedTokens::parse(&secret.data, keys);
-    let refresh = tokens.refresh.as_ref().map(|refresh| digests.token(refresh));
+    let alone = tokens.access.is_none() && tokens.refresh.is_none();
+    let credential = tokens.refresh.or(tokens.code.filter(|_| alone)).map(|credential| digests.token(&credential));
     let newest = kept.answer.refresh_token.as_ref().map(|refresh| digests.token(refresh));
     let intent = &kept.answer.intent;
-    refresh != newest && refresh.is_some_and(|refresh| refresh == intent.from || intent.spent_before.contains(refresh))
+    credential != newest
+        && credential.is_some_and(|credential| credential == intent.from || intent.spent_before.contains(credential))
 }
 
 /// Is a pair that the journal keeps the newest, as far as is known? Another instance may have spent it since: then it is
@@ -257,7 +263,7 @@ async fn read_tokens(
 ) -> TokenRead {
     let now = Clock::now().timestamp();
     let reading = observe::from_secret(secret, keys, uid, &shared.claims, now);
-    let mut known = reading.known;
+    let (mut known, mut problems) = (reading.known, reading.problems);
     let mut reverted = None;
     if let Known::Held(held) = &mut known
         && let Some(read) = &held.read
@@ -271,18 +277,40 @@ async fn read_tokens(
         if newest.last_spent == Some(read.refresh) || is_older {
             held.facts.known_spent = true;
         }
-        if let Some(journal) = &shared.journal {
-            let key = journal::Key { namespace: namespace.to_owned(), name: name.to_owned() };
-            match journal.kept(key).await {
-                Ok(kept) => {
-                    let kept = kept.filter(|kept| is_spent_for(kept, secret, keys));
-                    held.facts.known_spent |= kept.is_some();
-                    let notes = observe::Notes::read(&secret.annotations);
-                    reverted = kept.filter(|kept| is_newest(&kept.answer, &notes, newest));
+    }
+    let is_code_alone = matches!(&known, Known::Missing(lacking) if lacking.code.is_some());
+    if let Some(journal) = shared.journal.as_ref().filter(|_| is_code_alone || known.held().is_some()) {
+        let key = journal::Key { namespace: namespace.to_owned(), name: name.to_owned() };
+        match journal.kept(key).await {
+            Ok(kept) => {
+                let kept = kept.filter(|kept| is_spent_for(kept, secret, keys));
+                if let Some(kept) = &kept {
+                    let from = kept.answer.intent.from;
+                    match &mut known {
+                        Known::Held(held) => held.facts.known_spent = true,
+                        Known::Missing(lacking) => {
+                            let code = lacking.code.as_mut().filter(|code| code.digest == from);
+                            if let Some(code) = code {
+                                code.facts.known_spent = true;
+                            }
+                        }
+                        _ => {}
+                    }
                 }
-                Err(error) => tracing::warn!(namespace, name, %error, "failed to look up a kept pair in the journal"),
+                let notes = observe::Notes::read(&secret.annotations);
+                reverted = kept.filter(|kept| is_newest(&kept.answer, &notes, newest));
             }
+            Err(error) => tracing::warn!(namespace, name, %error, "failed to look up a kept pair in the journal"),
         }
     }
-    TokenRead { known, problems: reading.problems, reverted }
+    if let Some(code) = known.code_mut() {
+        code.facts.known_spent |= newest.last_code == Some(code.digest);
+        if code.facts.known_spent {
+            problems.push(format!(
+                "the authorization code under {} was used or rejected before and is not presented again: put a new one there, or remove it",
+                keys.auth_code
+            ));
+        }
+    }
+    TokenRead { known, problems, reverted }
 }

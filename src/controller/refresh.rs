@@ -1,4 +1,4 @@
-//! Drives one refresh transaction: does what [`crate::transaction::next`] says, and tells it what
+//! Drives one transaction, of a refresh or an exchange: does what [`crate::transaction::next`] says, and tells it what
 //! happened. Nothing is decided here. It is the only code that calls TikTok and the only code that
 //! writes token Secrets.
 
@@ -9,27 +9,33 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::agenda::{Known, ReadFacts};
+use super::agenda::Known;
 use super::claims::Claims;
 use super::observe;
+use super::report::authorize_command;
 use crate::admin::Heartbeat;
 use crate::api::names::REFRESH_ATTEMPT;
 use crate::api::timestamp;
 use crate::clock::Clock;
-use crate::cluster::{ApiError, ClaimWrite, Cluster, Secret, TokenWrite, Version, stand_ins};
+use crate::cluster::{ApiError, ClaimChange, ClaimWrite, Cluster, Secret, TokenWrite, Version, stand_ins};
 use crate::decide::Because;
 use crate::journal::{self, Journal};
 use crate::metrics::Metrics;
 use crate::tiktok::{Failure, FailureReason, Scrubber, Seller, Spent, TokenClient};
-use crate::tokens::{AppCredentials, Digest, DigestKey, ParsedTokens, TokenKeyNames, TokenValues};
+use crate::tokens::{
+    AppCredentials, Digest, DigestKey, ParsedTokens, SecretText, SpentTokens, TokenKeyNames, TokenValues,
+};
 use crate::transaction::{
-    self, Answer, ApiFailure, Attempt, CLAIM_LIMIT, CallFailure, Claim, ClaimOutcome, Command, Event, MARGIN, Outcome,
-    Release, State, View, Waiting, next,
+    self, Answer, ApiFailure, Attempt, Beside, CLAIM_LIMIT, CallFailure, Claim, ClaimOutcome, Command, Event, MARGIN,
+    Outcome, Release, Standing, State, View, Waiting, next,
 };
 
 /// First and longest pause between two tries to store what must be stored.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// Said where a write was taken and does not show the tokens that were sent.
+const TOKENS_CHANGED: &str = "an admission plugin puts other tokens in the place of the ones written";
 
 /// An answer with nowhere left to go, integration and Secret both gone, is dropped after this long.
 const ABANDONED_AFTER: Duration = Duration::from_hours(24);
@@ -37,7 +43,10 @@ const ABANDONED_AFTER: Duration = Duration::from_hours(24);
 /// What all transactions of this process share.
 pub(super) struct Shared {
     pub cluster: Cluster,
+    /// For refreshes.
     pub tiktok: TokenClient,
+    /// For exchanges.
+    pub authorization: TokenClient,
     pub request_timeout: Duration,
     pub journal: Option<Journal>,
     pub claims: Claims,
@@ -82,6 +91,8 @@ pub(super) struct Settling {
     pub secret: Arc<str>,
     /// Why the call failed, where it was made.
     pub failure: Option<Failure>,
+    /// Was it the exchange of an authorization code?
+    pub exchange: bool,
     /// What hinders it, in the API server's words, scrubbed.
     pub detail: String,
 }
@@ -103,27 +114,47 @@ pub(super) struct Job {
 
 /// What a transaction is for.
 pub(super) enum Work {
-    /// Spend the refresh token for new tokens.
-    Refresh(Refresh),
+    /// Spend the refresh token, or the authorization code, for new tokens.
+    Spend(Box<Spend>),
     /// Store an answer from the journal.
     Store(Box<journal::Answer>),
     /// Write a kept pair back, over a spent one.
     WriteBack(Box<journal::Answer>),
 }
 
-/// What a refresh starts from.
-pub(super) struct Refresh {
+/// What a refresh or an exchange starts from.
+pub(super) struct Spend {
     pub credentials: Arc<AppCredentials>,
     pub version: Version,
-    pub pair: Digest,
-    pub read: ReadFacts,
+    pub what: What,
     pub request: Option<Box<str>>,
-    /// How often this refresh token will have been presented.
+    /// How often it will have been presented.
     pub presented: u32,
     /// Was it presented before, with an unknown outcome?
     pub unknown_before: bool,
+    /// The other credential in the Secret, where its outcome is unknown.
+    pub other: Option<Beside>,
     pub because: Because,
 }
+
+/// What is spent.
+pub(super) struct What {
+    /// An authorization code? Else it is the refresh token.
+    pub exchange: bool,
+    /// Its digest.
+    pub from: Digest,
+    /// Digest of the pair in the Secret; of none, where a code stands there alone.
+    pub pair: Digest,
+    /// Of an exchange: digest of the refresh token beside the code, which goes with it.
+    pub beside: Option<Digest>,
+    /// What was spent before, as far as that is known.
+    pub spent_before: SpentTokens,
+    /// Lengths of the two tokens there, for the rehearsal.
+    pub lengths: Option<(usize, usize)>,
+}
+
+/// Lengths of tokens, for the rehearsal, where none are there yet: no shorter than those that were seen.
+const USUAL_LENGTHS: (usize, usize) = (512, 512);
 
 /// How a transaction ended.
 pub(super) struct Finished {
@@ -143,15 +174,19 @@ pub(super) struct Finished {
     /// Why the API server refused, in its words, scrubbed.
     pub detail: Option<String>,
     pub seller: Option<Seller>,
-    /// Did TikTok answer with another refresh token, so that the one before is spent?
-    pub rotated: bool,
+    /// Was it the exchange of an authorization code?
+    pub exchange: bool,
+    /// Digest of a refresh token that is spent now, or dead with its authorization.
+    pub spent_token: Option<Digest>,
+    /// Digest of an authorization code that is of no more use: exchanged, or refused.
+    pub spent_code: Option<Digest>,
     /// Was it a kept pair, written back over a spent one?
     pub written_back: bool,
     /// What asked for it; `None` for a replay.
     pub because: Option<Because>,
     pub request: Option<Box<str>>,
     pub presented: u32,
-    /// Digest of the refresh token that was spent, or was to be.
+    /// Digest of the refresh token, or the authorization code, that was spent, or was to be.
     pub from: Digest,
     pub started_at: i64,
     /// When TikTok answered with tokens.
@@ -161,9 +196,12 @@ pub(super) struct Finished {
     pub took: Duration,
 }
 
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Transaction {
     shared: Arc<Shared>,
     job: Job,
+    /// Is it the exchange of an authorization code?
+    exchange: bool,
     attempt: Attempt,
     /// Random; every claim of this transaction begins with it.
     attempt_id: String,
@@ -174,6 +212,14 @@ struct Transaction {
     digests: DigestKey,
     /// The tokens as the claim's reply gave them.
     present: Option<TokenValues>,
+    /// The authorization code likewise.
+    code: Option<SecretText>,
+    /// The version of the Secret at which the spent code was seen to stand there: only then may a write remove it.
+    code_stands_at: Option<Version>,
+    /// What the Secret says is spent, as last seen.
+    noted: SpentTokens,
+    /// What is to stay of the own claim on the Secret once it is settled, as last seen.
+    remainder: Option<Claim>,
     /// The tokens to store.
     granted: Option<TokenValues>,
     answered_at: Option<i64>,
@@ -205,20 +251,21 @@ pub(super) async fn run(shared: Arc<Shared>, job: Job) {
 impl Transaction {
     fn begin(shared: Arc<Shared>, job: Job) -> (Self, State, Command) {
         let digests = DigestKey::new(&job.uid);
-        let (attempt, attempt_id, granted, answered_at, seller, (state, command)) = match &job.work {
-            Work::Refresh(refresh) => (
+        let (exchange, attempt, attempt_id, granted, answered_at, seller, (state, command)) = match &job.work {
+            Work::Spend(spend) => (
+                spend.what.exchange,
                 Attempt {
-                    from: refresh.read.refresh,
-                    from_pair: refresh.pair,
+                    from: spend.what.from,
+                    from_pair: spend.what.pair,
                     replay: false,
-                    unknown_before: refresh.unknown_before,
-                    spent_before: refresh.read.spent_before.clone(),
+                    unknown_before: spend.unknown_before,
+                    spent_before: spend.what.spent_before.clone(),
                 },
                 crate::random_id(),
                 None,
                 None,
                 None,
-                transaction::start(refresh.version.clone()),
+                transaction::start(spend.version.clone()),
             ),
             Work::Store(answer) | Work::WriteBack(answer) => {
                 let granted = answer.refresh_token.as_ref().map(|refresh| TokenValues {
@@ -235,6 +282,7 @@ impl Transaction {
                     rotated: refresh != Some(intent.from),
                 };
                 (
+                    intent.exchange,
                     Attempt {
                         from: intent.from,
                         from_pair: intent.access_from,
@@ -255,6 +303,7 @@ impl Transaction {
         let transaction = Self {
             shared,
             job,
+            exchange,
             attempt,
             attempt_id,
             nth_claim: 0,
@@ -262,6 +311,10 @@ impl Transaction {
             claim_sent: Duration::ZERO,
             digests,
             present: None,
+            code: None,
+            code_stands_at: None,
+            noted: SpentTokens::default(),
+            remainder: None,
             granted,
             answered_at,
             seller,
@@ -286,6 +339,8 @@ impl Transaction {
             // Waiting to be stored again, it must outlive this process again.
             let answer = copy_of(answer);
             self.journal(answer).await;
+            // Before it is written: whatever happens then, it is written back once.
+            self.mark_restored().await;
         }
         let outcome = loop {
             let event = match command {
@@ -309,12 +364,24 @@ impl Transaction {
         };
         self.set_waits_on_server(false);
         self.set_in_memory_alone(false);
+        if self.held_because.is_some() {
+            self.shared.metrics.answer_let_go();
+        }
         self.shared.claims.end(&self.attempt_id);
         let written_back = matches!(self.job.work, Work::WriteBack(_));
-        let rotated =
-            self.granted.as_ref().is_some_and(|granted| self.digests.token(&granted.refresh) != self.attempt.from);
+        let granted = self.granted.as_ref().map(|granted| self.digests.token(&granted.refresh));
+        // Without rotation, it is spent no more than it was.
+        let is_spent = granted.is_some_and(|granted| granted != self.attempt.from);
+        let (spent_token, spent_code) = match &self.job.work {
+            Work::Spend(spend) if self.exchange => {
+                let beside = spend.what.beside.filter(|beside| is_spent && Some(*beside) != granted);
+                (beside, (is_spent || self.is_rejected()).then_some(self.attempt.from))
+            }
+            _ if self.exchange => (None, Some(self.attempt.from)),
+            _ => (is_spent.then_some(self.attempt.from), None),
+        };
         let (because, request, presented) = match &mut self.job.work {
-            Work::Refresh(refresh) => (Some(refresh.because), refresh.request.take(), refresh.presented),
+            Work::Spend(spend) => (Some(spend.because), spend.request.take(), spend.presented),
             Work::Store(answer) | Work::WriteBack(answer) => {
                 (None, answer.intent.request.as_deref().map(Into::into), answer.intent.presented)
             }
@@ -331,7 +398,9 @@ impl Transaction {
             failure: self.failure,
             detail: self.detail,
             seller: self.seller,
-            rotated,
+            exchange: self.exchange,
+            spent_token,
+            spent_code,
             written_back,
             because,
             request,
@@ -346,8 +415,8 @@ impl Transaction {
 
     /// Rehearses the write of the new tokens, final annotations included, with stand-in values.
     async fn rehearse(&mut self, at: &Version) -> Event {
-        let Work::Refresh(refresh) = &self.job.work else { return Event::ApiFailed(ApiFailure::Conflict) };
-        let (access, refresh_length) = refresh.read.lengths;
+        let Work::Spend(spend) = &self.job.work else { return Event::ApiFailed(ApiFailure::Conflict) };
+        let (access, refresh_length) = spend.what.lengths.unwrap_or(USUAL_LENGTHS);
         let values = stand_ins(access, refresh_length);
         let refreshed_at = timestamp::format(Clock::now());
         let write = TokenWrite {
@@ -357,17 +426,27 @@ impl Transaction {
             refreshed_from: self.attempt.from,
             spent: &self.attempt.spent_before.with(self.attempt.from),
             tokens_digest: self.attempt.from_pair,
-            handled: refresh.request.as_deref(),
-            remove_claim: true,
+            handled: spend.request.as_deref(),
+            claim: ClaimChange::Remove,
+            remove_code: self.exchange,
         };
+        let sent = self.digests.pair(Some(&values.access), Some(&values.refresh));
         match self.shared.cluster.write_tokens(&self.job.namespace, &self.job.secret, at, &write, true).await {
-            Ok(secret) => Event::Applied(self.view(&secret)),
+            Ok(secret) => {
+                let view = self.view(&secret);
+                if view.pair == Some(sent) {
+                    Event::Applied(view)
+                } else {
+                    // What would be stored is not what was sent: no answer may be risked on it.
+                    self.api_failed(&ApiError::Refused(TOKENS_CHANGED.to_owned()))
+                }
+            }
             Err(error) => self.api_failed(&error),
         }
     }
 
     async fn claim(&mut self, at: &Version) -> Event {
-        let Work::Refresh(refresh) = &self.job.work else { return Event::ApiFailed(ApiFailure::Conflict) };
+        let Work::Spend(spend) = &self.job.work else { return Event::ApiFailed(ApiFailure::Conflict) };
         if self.nth_claim == 0 && self.shared.start_nothing.load(Ordering::Relaxed) {
             return Event::Stopped;
         }
@@ -376,21 +455,25 @@ impl Transaction {
             id: format!("{}.{}", self.attempt_id, self.nth_claim),
             holder: self.shared.claims.holder.clone(),
             integration: format!("{}/{}", self.job.namespace, self.job.name),
+            integration_uid: Some(self.job.uid.to_string()),
             at: timestamp::format(Clock::now()),
             ttl_seconds: (self.shared.request_timeout + MARGIN).as_secs(),
             from: self.attempt.from.to_string(),
-            request: refresh.request.as_deref().map(Into::into),
-            presented: refresh.presented,
+            request: spend.request.as_deref().map(Into::into),
+            presented: spend.presented,
             outcome: None,
+            beside: spend.other.clone(),
         };
         let text = claim.to_text();
         self.claim = Some(claim);
         self.claim_sent = Clock::boottime();
-        let write = ClaimWrite { claim: Some(&text), handled: None };
+        let write = ClaimWrite { claim: Some(&text), handled: None, spent: None };
         match self.shared.cluster.write_claim(&self.job.namespace, &self.job.secret, at, &write).await {
             Ok(secret) => {
                 let event = Event::Applied(self.look(&secret));
-                self.present = ParsedTokens::parse(&secret.data, &self.job.keys).into_values();
+                let mut tokens = ParsedTokens::parse(&secret.data, &self.job.keys);
+                self.code = tokens.code.take();
+                self.present = tokens.into_values();
                 event
             }
             Err(error) => self.api_failed(&error),
@@ -421,6 +504,8 @@ impl Transaction {
                 keys.refresh_token.to_string(),
                 keys.refresh_token_expire_in.to_string(),
             ],
+            auth_code_key: keys.auth_code.to_string(),
+            exchange: self.exchange,
             claim_id: claim.id.clone(),
             process: claim.process().to_owned(),
             from: self.attempt.from,
@@ -437,7 +522,7 @@ impl Transaction {
     }
 
     async fn call(&mut self) -> Event {
-        let (Work::Refresh(refresh), Some(present)) = (&self.job.work, &self.present) else { return Event::TooLate };
+        let Work::Spend(spend) = &self.job.work else { return Event::TooLate };
         if self.shared.start_nothing.load(Ordering::Relaxed) {
             return Event::Stopped;
         }
@@ -446,25 +531,38 @@ impl Transaction {
             return Event::TooLate;
         }
         let deadline = Instant::now() + self.shared.request_timeout.saturating_sub(since_claim);
-        let AppCredentials { app_key, app_secret } = &*refresh.credentials;
-        let answer = self.shared.tiktok.refresh(app_key, app_secret, &present.refresh, deadline, Clock::now()).await;
+        let AppCredentials { app_key, app_secret } = &*spend.credentials;
+        let (shared, now) = (&self.shared, Clock::now());
+        let answer = match (self.exchange, &self.code, &self.present) {
+            (true, Some(code), _) => shared.authorization.exchange(app_key, app_secret, code, deadline, now).await,
+            (false, _, Some(present)) => {
+                shared.tiktok.refresh(app_key, app_secret, &present.refresh, deadline, now).await
+            }
+            // The claim's reply showed what is to be spent, or the transaction would not have come here.
+            _ => return Event::TooLate,
+        };
         match answer {
             Ok(grant) => {
-                self.shared.metrics.api_request(Some(200), Some(0));
                 let answered_at = Clock::now().timestamp();
                 self.answered_at = Some(answered_at);
                 self.seller = Some(grant.seller);
-                let rotated = grant.refresh_token.as_ref().is_some_and(|token| *token != present.refresh);
+                // What a refresh may leave as it is; an exchange gives all of it.
+                let present = self.present.as_ref().filter(|_| !self.exchange);
+                let rotated = match (&grant.refresh_token, present) {
+                    (Some(token), Some(present)) => *token != present.refresh,
+                    (token, _) => token.is_some(),
+                };
                 let granted = TokenValues {
                     access: grant.access_token,
                     access_expires_at: grant.access_expires_at,
                     // With no refresh token in a success, the old one stays, and with it its expiry.
-                    refresh_expires_at: grant.refresh_expires_at.or(if rotated {
-                        None
-                    } else {
-                        present.refresh_expires_at
-                    }),
-                    refresh: grant.refresh_token.unwrap_or_else(|| present.refresh.duplicate()),
+                    refresh_expires_at: grant
+                        .refresh_expires_at
+                        .or_else(|| present.filter(|_| !rotated).and_then(|present| present.refresh_expires_at)),
+                    refresh: grant
+                        .refresh_token
+                        .or_else(|| present.map(|present| present.refresh.duplicate()))
+                        .expect("an answer to an exchange holds a refresh token, or it is none"),
                 };
                 let pair = self.digests.pair(Some(&granted.access), Some(&granted.refresh));
                 let refresh = self.digests.token(&granted.refresh);
@@ -473,15 +571,15 @@ impl Transaction {
                 Event::Answered(Answer { pair, refresh, rotated })
             }
             Err(mut failure) => {
-                // The client knows what it sent; the access token that stands there it does not.
-                failure.message = Scrubber::new(&[&present.access]).scrub(&failure.message);
-                self.shared.metrics.api_request(failure.http_status, failure.code);
-                let kind = match (failure.spent, failure.reason) {
-                    (Spent::Answered, FailureReason::RefreshTokenRejected) => CallFailure::Rejected,
-                    (Spent::Answered, _) => CallFailure::Answered,
-                    (Spent::Unspent, _) => CallFailure::Unspent,
-                    (Spent::Unknown, _) => CallFailure::Unknown,
-                };
+                // The client knows what it sent; the tokens that stand there beside it does not.
+                let beside: Vec<_> =
+                    self.present.iter().flat_map(|present| [&present.access, &present.refresh]).collect();
+                failure.message = Scrubber::new(&beside).scrub(&failure.message);
+                let kind = call_failure(&failure);
+                if kind == CallFailure::Rejected {
+                    let command = authorize_command(&self.job.namespace, &self.job.name);
+                    failure.message = format!("{}: {command}", failure.message);
+                }
                 self.failure = Some(failure);
                 Event::CallFailed(kind)
             }
@@ -524,13 +622,22 @@ impl Transaction {
             self.answered_at.and_then(|at| chrono::DateTime::from_timestamp(at, 0)).unwrap_or_else(Clock::now),
         );
         let handled = match &self.job.work {
-            Work::Refresh(refresh) => refresh.request.as_deref(),
+            Work::Spend(spend) => spend.request.as_deref(),
             Work::Store(answer) | Work::WriteBack(answer) => answer.intent.request.as_deref(),
         };
         // What is not spent must not be taken for spent when somebody edits the Secret.
-        let rotated = self.digests.token(&granted.refresh) != self.attempt.from;
-        let before = &self.attempt.spent_before;
-        let spent = if rotated { before.with(self.attempt.from) } else { before.clone() };
+        let refresh = self.digests.token(&granted.refresh);
+        let rotated = refresh != self.attempt.from;
+        // What somebody noted meanwhile is not to be forgotten.
+        let before = self.attempt.spent_before.and(&self.noted).without(refresh);
+        let spent = if rotated { before.with(self.attempt.from) } else { before };
+        // What an exchange leaves unknown of the refresh token beside the code is of no interest any more.
+        let remainder = self.remainder.as_ref().filter(|_| !self.exchange).map(Claim::to_text);
+        let claim = match &remainder {
+            _ if !remove_claim => ClaimChange::Leave,
+            Some(remainder) => ClaimChange::Replace(remainder),
+            None => ClaimChange::Remove,
+        };
         let write = TokenWrite {
             keys: &self.job.keys,
             values: granted,
@@ -539,11 +646,20 @@ impl Transaction {
             spent: &spent,
             tokens_digest: self.digests.pair(Some(&granted.access), Some(&granted.refresh)),
             handled,
-            remove_claim,
+            claim,
+            remove_code: self.code_stands_at.as_ref() == Some(at),
         };
+        let written = write.tokens_digest;
         let result = self.shared.cluster.write_tokens(&self.job.namespace, &self.job.secret, at, &write, false).await;
         match result {
-            Ok(secret) => Event::Applied(self.look(&secret)),
+            Ok(secret) => {
+                let view = self.look(&secret);
+                if view.pair != Some(written) {
+                    self.shared.metrics.persist_retried();
+                    self.detail = Some(TOKENS_CHANGED.to_owned());
+                }
+                Event::Applied(view)
+            }
             Err(error) => {
                 self.shared.metrics.persist_retried();
                 self.api_failed(&error)
@@ -564,15 +680,19 @@ impl Transaction {
                 };
                 Some(marked.to_text())
             }
+            (_, Release::GiveBack { .. }) => self.remainder.as_ref().map(Claim::to_text),
             _ => None,
         };
         let handled = match (&self.job.work, how) {
-            (Work::Refresh(refresh), Release::GiveBack { handled: true } | Release::MarkUnknown { handled: true }) => {
-                refresh.request.as_deref()
+            (Work::Spend(spend), Release::GiveBack { handled: true } | Release::MarkUnknown { handled: true }) => {
+                spend.request.as_deref()
             }
             _ => None,
         };
-        let write = ClaimWrite { claim: marked.as_deref(), handled };
+        // A code that is of no more use is noted in the same write, so that nobody presents it again.
+        let is_over = self.exchange && (self.granted.is_some() || self.is_rejected());
+        let spent = matches!(how, Release::GiveBack { .. } if is_over).then(|| self.noted.with(self.attempt.from));
+        let write = ClaimWrite { claim: marked.as_deref(), handled, spent: spent.as_ref() };
         match self.shared.cluster.write_claim(&self.job.namespace, &self.job.secret, at, &write).await {
             Ok(secret) => Event::Applied(self.look(&secret)),
             Err(error) => self.api_failed(&error),
@@ -597,6 +717,9 @@ impl Transaction {
     async fn wait(&mut self, why: Waiting) -> Event {
         if let Waiting::ToPersist(held) = why {
             self.set_waits_on_server(held == transaction::Held::ServerAway);
+            if self.held_because.is_none() {
+                self.shared.metrics.answer_held();
+            }
             if self.held_because.replace(held) != Some(held) {
                 let holding = Holding {
                     namespace: Arc::clone(&self.job.namespace),
@@ -619,6 +742,7 @@ impl Transaction {
                 uid: self.job.uid.clone(),
                 secret: Arc::clone(&self.job.secret),
                 failure: self.failure.clone(),
+                exchange: self.exchange,
                 detail: self.detail.clone().unwrap_or_default(),
             };
             drop(self.shared.updates.send(Update::Settling(Box::new(settling))));
@@ -646,12 +770,7 @@ impl Transaction {
     async fn forget(&mut self, keep: bool) -> Event {
         if let Some(journal) = &self.shared.journal {
             let settled = if keep {
-                let kept = journal.keep(self.key(), Clock::now().timestamp()).await;
-                match (&self.job.work, kept) {
-                    // Written back once: if it is reverted again, nobody fights on.
-                    (Work::WriteBack(_), Ok(_)) => journal.mark_restored(self.key()).await.map(drop),
-                    (_, kept) => kept.map(drop),
-                }
+                journal.keep(self.key(), Clock::now().timestamp()).await.map(drop)
             } else {
                 journal.forget(self.key()).await
             };
@@ -663,6 +782,16 @@ impl Transaction {
             }
         }
         Event::Forgotten
+    }
+
+    async fn mark_restored(&self) {
+        let Some(journal) = &self.shared.journal else { return };
+        if let Err(error) = journal.mark_restored(self.key()).await {
+            tracing::warn!(
+                namespace = %self.job.namespace, name = %self.job.name, %error,
+                "failed to note in the journal that a kept pair is written back: it may be written back again"
+            );
+        }
     }
 
     /// Counts this transaction among those that wait on an API server that is away.
@@ -692,16 +821,44 @@ impl Transaction {
             observe::from_secret(secret, &self.job.keys, &self.job.uid, &self.shared.claims, Clock::now().timestamp());
         self.known = Some(reading.known);
         self.problems = reading.problems;
+        let code = ParsedTokens::parse(&secret.data, &self.job.keys).code.map(|code| self.digests.token(&code));
+        let spent_code_stands = self.exchange && code == Some(self.attempt.from);
+        self.code_stands_at = spent_code_stands.then(|| secret.version.clone());
+        self.noted = observe::Notes::read(&secret.annotations).spent;
+        let claim = secret.annotations.get(REFRESH_ATTEMPT).map(String::as_str);
+        let is_own = matches!(self.shared.claims.standing(claim, &self.attempt_id), Standing::Own { .. });
+        let own = claim.filter(|_| is_own).and_then(Claim::parse);
+        self.remainder = own.and_then(|claim| claim.remainder(self.attempt.from, timestamp::format(Clock::now())));
         self.view(secret)
+    }
+
+    /// Did TikTok refuse what was presented?
+    fn is_rejected(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| call_failure(failure) == CallFailure::Rejected)
+    }
+
+    /// What [`View::refresh`] and [`View::beside`] say.
+    fn stands(&self, tokens: &ParsedTokens) -> (Option<Digest>, Option<Digest>) {
+        let refresh = tokens.refresh.as_ref().map(|token| self.digests.token(token));
+        if !self.exchange {
+            return (refresh, None);
+        }
+        let pair = self.digests.pair(tokens.access.as_ref(), tokens.refresh.as_ref());
+        // The pair that stood beside the code gives way to the new one.
+        let others = refresh.filter(|_| pair != self.attempt.from_pair);
+        let code = tokens.code.as_ref().map(|code| self.digests.token(code));
+        if code == Some(self.attempt.from) { (code, others) } else { (others, None) }
     }
 
     fn view(&self, secret: &Secret) -> View {
         let tokens = ParsedTokens::parse(&secret.data, &self.job.keys);
         let notes = observe::Notes::read(&secret.annotations);
         let claim = secret.annotations.get(REFRESH_ATTEMPT).map(String::as_str);
+        let (refresh, beside) = self.stands(&tokens);
         View {
             version: secret.version.clone(),
-            refresh: tokens.refresh.as_ref().map(|token| self.digests.token(token)),
+            refresh,
+            beside,
             pair: tokens
                 .access
                 .as_ref()
@@ -728,9 +885,22 @@ impl Transaction {
             .into_iter()
             .flatten()
             .flat_map(|values| [&values.access, &values.refresh])
+            .chain(&self.code)
             .collect();
         self.detail = Some(Scrubber::new(&known).scrub(&error.to_string()));
         Event::ApiFailed(failure)
+    }
+}
+
+/// What a failed call says of what it presented.
+fn call_failure(failure: &Failure) -> CallFailure {
+    match (failure.spent, failure.reason) {
+        (Spent::Answered, FailureReason::RefreshTokenRejected | FailureReason::AuthorizationCodeRejected) => {
+            CallFailure::Rejected
+        }
+        (Spent::Answered, _) => CallFailure::Answered,
+        (Spent::Unspent, _) => CallFailure::Unspent,
+        (Spent::Unknown, _) => CallFailure::Unknown,
     }
 }
 
@@ -740,7 +910,7 @@ fn copy_of(answer: &journal::Answer) -> journal::Answer {
         intent: answer.intent.clone(),
         access_token: answer.access_token.duplicate(),
         access_expires_at: answer.access_expires_at,
-        refresh_token: answer.refresh_token.as_ref().map(crate::tokens::SecretText::duplicate),
+        refresh_token: answer.refresh_token.as_ref().map(SecretText::duplicate),
         refresh_expires_at: answer.refresh_expires_at,
         answered_at: answer.answered_at,
         seller: answer.seller.clone(),

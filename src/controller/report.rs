@@ -3,24 +3,26 @@
 
 use chrono::{DateTime, Utc};
 
-use super::agenda::{Entry, Known};
+use super::agenda::{AppAtFailure, Entry, ErrorOf, Known};
 use crate::api::timestamp::{format, whole_seconds};
-use crate::api::{Condition, ConditionStatus, ConditionType, ObservedTokenSecret, Reason, TikTokShopIntegrationStatus};
-use crate::cluster::EventKind;
-use crate::decide::{ClaimStanding, Decision, TokenFacts};
-
-/// Longest message of a condition, in bytes.
-const LONGEST_MESSAGE: usize = 1_000;
+use crate::api::{
+    Condition, ConditionStatus, ConditionType, LastError, ObservedTokenSecret, Reason, TikTokShopIntegrationStatus,
+};
+use crate::cluster::{EventKind, Version};
+use crate::decide::{ClaimFacts, ClaimStanding, Decision, TokenFacts};
 
 /// The refresh token's expiry is warned of from this long before, in seconds.
 const EXPIRING_SOON: i64 = 14 * 24 * 3_600;
 
 /// What else is known about an integration, beside its entry.
+#[derive(Default)]
 pub(super) struct Circumstances<'a> {
     /// What is wrong with the app Secret, in words.
     pub app_problem: Option<&'a str>,
     /// The older integration that names the same token Secret.
     pub owner: Option<&'a str>,
+    /// The version of the app Secret, where it is known.
+    pub app_version: Option<&'a Version>,
 }
 
 /// The status that an integration should have.
@@ -32,11 +34,11 @@ pub(super) fn report(
 ) -> TikTokShopIntegrationStatus {
     let mut status = (*entry.status).clone();
     let facts = entry.known.held().map(|held| &held.facts);
-    catch_up(&mut status, entry, facts);
+    catch_up(&mut status, entry, facts, circumstances.app_version);
 
     let (access, refresh) = match &entry.known {
         Known::Held(held) => (held.facts.access_expires_at, held.facts.refresh_expires_at),
-        Known::Missing { access_expires_at, has_access: true, .. } => (*access_expires_at, None),
+        Known::Missing(lacking) if lacking.has_access => (lacking.access_expires_at, None),
         // Not read yet, or not to be read: what was known last still holds as far as anybody knows.
         Known::Unread => (
             status.access_token_expires_at.map(|at| at.timestamp()),
@@ -56,12 +58,13 @@ pub(super) fn report(
     let observed = entry.known.version().map(|(uid, version)| ObservedTokenSecret {
         uid: uid.to_owned(),
         resource_version: version.as_str().to_owned(),
-        tokens_digest: facts.map(|facts| facts.pair.to_string()),
+        // With none, the Secret is read at the next start: a code in it must not be slept over.
+        tokens_digest: facts.filter(|_| entry.known.open_code().is_none()).map(|facts| facts.pair.to_string()),
     });
     if entry.known != Known::Unread {
         status.observed_token_secret = observed;
     }
-    if let Some(handled) = entry.known.held().and_then(|held| held.handled.as_deref())
+    if let Some(handled) = entry.known.handled()
         && (entry.request.as_deref() == Some(handled) || status.last_handled_refresh_request.is_none())
     {
         status.last_handled_refresh_request = Some(handled.to_owned());
@@ -94,7 +97,9 @@ pub(super) fn report(
             ),
         },
     }
-    if reason.stalls() {
+    // Beside tokens that live, a code that is refused is no standstill.
+    let goes_on = reason == Reason::AuthorizationCodeRejected && lives(entry, now.timestamp());
+    if reason.stalls() && !goes_on {
         conditions.set(ConditionType::Stalled, ConditionStatus::True, reason, message);
     }
     status.conditions = conditions.finish();
@@ -103,7 +108,12 @@ pub(super) fn report(
 
 /// Takes over what the token Secret tells and a status lost in a crash did not: everything about
 /// when a token was last refreshed stands on the Secret, in the write that stored it.
-fn catch_up(status: &mut TikTokShopIntegrationStatus, entry: &Entry, facts: Option<&TokenFacts>) {
+fn catch_up(
+    status: &mut TikTokShopIntegrationStatus,
+    entry: &Entry,
+    facts: Option<&TokenFacts>,
+    app_version: Option<&Version>,
+) {
     let pair = facts.map(|facts| facts.pair);
     if let Some(born_at) = facts.and_then(|facts| facts.born_at).and_then(at)
         && status.last_refresh_time.is_none_or(|known| known < born_at)
@@ -119,9 +129,52 @@ fn catch_up(status: &mut TikTokShopIntegrationStatus, entry: &Entry, facts: Opti
     // A failure speaks of the tokens that failed: with others in their place it says nothing any more.
     let others_now =
         entry.failed_with.as_ref().is_some_and(|failed| failed.pair.is_some() && pair.is_some() && failed.pair != pair);
-    if others_now {
-        clear_failures(status);
+    // Refused credentials likewise, once others stand there.
+    let is_about_the_app =
+        status.last_error.as_ref().and_then(LastError::known_reason) == Some(Reason::AppCredentialsRejected);
+    let corrected = is_about_the_app
+        && entry.failed_with.as_ref().is_some_and(
+            |failed| matches!(&failed.app, AppAtFailure::At(version) if app_version.is_some_and(|now| now != version)),
+        );
+    if others_now || corrected {
+        // The count stays: there was no success yet.
+        status.last_error = None;
     }
+    // So with that of a code that is not there any more: what the tokens themselves failed with is the last to know.
+    if let ErrorOf::Code { before } = &entry.error_of
+        && entry.known.is_read()
+    {
+        let code = entry.known.code();
+        let stands = match &entry.code_failed {
+            Some(failed) => code.is_some_and(|code| code.digest == failed.code),
+            None => code.is_some_and(|code| code.facts.known_spent),
+        };
+        match before {
+            _ if stands => {}
+            Some(before) if !others_now => status.last_error = Some((**before).clone()),
+            _ => clear_failures(status),
+        }
+    }
+}
+
+/// Does a refresh token stand there that lives, as far as is known?
+fn lives(entry: &Entry, now: i64) -> bool {
+    let rejected = match &entry.error_of {
+        ErrorOf::Tokens => entry.status.last_error.as_ref(),
+        ErrorOf::Code { before } => before.as_deref(),
+    }
+    .and_then(LastError::known_reason)
+        == Some(Reason::RefreshTokenRejected);
+    let alive = |facts: &TokenFacts| {
+        let is_refused = rejected && entry.failed_with.as_ref().is_some_and(|failed| failed.pair == Some(facts.pair));
+        !facts.known_spent && !is_refused && facts.refresh_expires_at.is_none_or(|expires_at| expires_at > now)
+    };
+    entry.known.held().is_some_and(|held| alive(&held.facts))
+}
+
+/// What a person runs to have the seller authorize the app again.
+pub(super) fn authorize_command(namespace: &str, name: &str) -> String {
+    format!("kubectl tiktokshop authorize {name} -n {namespace}")
 }
 
 fn clear_failures(status: &mut TikTokShopIntegrationStatus) {
@@ -148,8 +201,8 @@ fn ready_status(known: &Known, last_known: Option<DateTime<Utc>>, now: i64) -> C
     match known {
         Known::Unread => by_expiry(last_known.map(|at| at.timestamp())),
         Known::Forbidden(_) => ConditionStatus::Unknown,
-        Known::NotFound | Known::Missing { has_access: false, .. } => ConditionStatus::False,
-        Known::Missing { access_expires_at, .. } => by_expiry(*access_expires_at),
+        Known::Missing(lacking) if lacking.has_access => by_expiry(lacking.access_expires_at),
+        Known::NotFound | Known::Missing(_) => ConditionStatus::False,
         Known::Held(held) => by_expiry(held.facts.access_expires_at),
     }
 }
@@ -163,17 +216,18 @@ fn ready_reason(
 ) -> (Reason, String) {
     let facts = entry.known.held().map(|held| &held.facts);
     let secret = &entry.token_secret.1;
+    let open_code = entry.known.open_code();
+    let last_error = status.last_error.as_ref();
+    let failed_for = |reason: Reason| last_error.filter(|error| error.known_reason() == Some(reason));
+    let rejected = failed_for(Reason::AuthorizationCodeRejected)
+        .map(|error| (Reason::AuthorizationCodeRejected, error.message.clone()));
     if entry.suspended {
         return (Reason::Suspended, "spec.suspend is true: nothing is refreshed until it is false".to_owned());
     }
     if let Some(problem) = circumstances.app_problem {
         return (Reason::AppCredentialsNotFound, problem.to_owned());
     }
-    let held_for = |reason: Reason| {
-        let held = entry.held_answer.as_ref().filter(|held| held.reason == reason);
-        held.map(|held| (reason, held.message.to_string()))
-    };
-    if let Some(held) = held_for(Reason::TokenSecretNotFound) {
+    if let Some(held) = held_for(entry, Reason::TokenSecretNotFound) {
         return held;
     }
     match &entry.known {
@@ -183,18 +237,20 @@ fn ready_reason(
                 format!("there is no Secret {secret}: create it with the tokens, or correct spec.tokenSecretRef.name"),
             );
         }
-        Known::Missing { what, .. } => {
-            return (
-                Reason::TokensMissing,
-                format!("in Secret {secret}, {what}: put both tokens there, or correct spec.tokenSecretRef.keys"),
-            );
+        // Tokens are to be had for the code: what hinders that is what to know.
+        Known::Missing(_) if open_code.is_some() => {}
+        Known::Missing(lacking) => {
+            let used = lacking.code.as_ref().map(|_| (Reason::AuthorizationCodeRejected, used_code_message(entry)));
+            return rejected
+                .or(used)
+                .unwrap_or_else(|| (Reason::TokensMissing, missing_message(secret, &lacking.what)));
         }
         _ => {}
     }
-    if let Some(held) = held_for(Reason::TokenSecretImmutable) {
+    if let Some(held) = held_for(entry, Reason::TokenSecretImmutable) {
         return held;
     }
-    if facts.is_some_and(|facts| facts.immutable) {
+    if facts.is_some_and(|facts| facts.immutable) || open_code.is_some_and(|code| code.facts.immutable) {
         return (
             Reason::TokenSecretImmutable,
             format!(
@@ -218,33 +274,50 @@ fn ready_reason(
             ),
         );
     }
-    let last_error = status.last_error.as_ref();
-    let failed_for = |reason: Reason| last_error.filter(|error| error.known_reason() == Some(reason));
     if let Some(error) = failed_for(Reason::TokenSecretForbidden) {
         return (Reason::TokenSecretForbidden, error.message.clone());
     }
-    if facts.is_some_and(|facts| facts.known_spent) {
+    // Of two that apply, that a code was refused is the newer one.
+    if let Some(rejected) = rejected {
+        return rejected;
+    }
+    reason_about_tokens(entry, status, now)
+}
+
+/// The same, where nothing of the Secrets themselves stands in the way.
+fn reason_about_tokens(entry: &Entry, status: &TikTokShopIntegrationStatus, now: i64) -> (Reason, String) {
+    let facts = entry.known.held().map(|held| &held.facts);
+    let secret = &entry.token_secret.1;
+    let last_error = status.last_error.as_ref();
+    let failed_for = |reason: Reason| last_error.filter(|error| error.known_reason() == Some(reason));
+    // With a code at hand that gives new ones, dead tokens are not what to know.
+    let needed = facts.filter(|_| entry.known.open_code().is_none());
+    if needed.is_some_and(|facts| facts.known_spent) {
         return (Reason::TokenSecretReverted, format!("{}, then put working tokens there", reverted_message(entry)));
     }
     if let Some(error) = failed_for(Reason::RefreshTokenRejected) {
         return (Reason::RefreshTokenRejected, error.message.clone());
     }
-    if let Some(expires_at) = facts.and_then(|facts| facts.refresh_expires_at).filter(|expires_at| *expires_at <= now) {
-        return (Reason::RefreshTokenExpired, expired_message(secret, expires_at));
+    if let Some(expires_at) = needed.and_then(|facts| facts.refresh_expires_at).filter(|expires_at| *expires_at <= now)
+    {
+        return (Reason::RefreshTokenExpired, expired_message(entry, expires_at));
     }
     for reason in [Reason::AppCredentialsRejected, Reason::IpNotAllowed] {
         if let Some(error) = failed_for(reason) {
             return (reason, error.message.clone());
         }
     }
-    if let Some(held) = held_for(Reason::PersistFailed) {
+    if let Some(held) = held_for(entry, Reason::PersistFailed) {
         return held;
     }
     if let Some(error) = failed_for(Reason::PersistFailed) {
         return (Reason::PersistFailed, error.message.clone());
     }
-    if let Some(claim) = facts.and_then(|facts| facts.claim).filter(|claim| claim.standing == ClaimStanding::Unknown) {
-        return (Reason::OutcomeUnknown, outcome_unknown_message(claim.presented));
+    let of_code = entry.known.open_code().and_then(|code| code.facts.claim).map(|claim| (claim, "authorization code"));
+    let of_token = facts.and_then(|facts| facts.claim).map(|claim| (claim, "refresh token"));
+    let unknown = |(claim, _): &(ClaimFacts, &str)| claim.standing == ClaimStanding::Unknown;
+    if let Some((claim, what)) = of_code.into_iter().chain(of_token).find(unknown) {
+        return (Reason::OutcomeUnknown, outcome_unknown_message(entry, what, claim.presented));
     }
     if let Some(expires_at) = facts.and_then(|facts| facts.access_expires_at).filter(|expires_at| *expires_at <= now) {
         let since = at(expires_at).map(format).unwrap_or_default();
@@ -253,12 +326,24 @@ fn ready_reason(
     if let Some(error) = last_error {
         return (Reason::RefreshFailing, error.message.clone());
     }
+    if let Known::Missing(lacking) = &entry.known {
+        let what = &lacking.what;
+        let message =
+            format!("in Secret {secret}, {what}; the authorization code that stands there is to be exchanged");
+        return (Reason::TokensMissing, message);
+    }
     let message = match facts.and_then(|facts| facts.access_expires_at).and_then(at) {
         Some(expires_at) => format!("the access token expires at {}", format(expires_at)),
         None if facts.is_some() => "the access token is there; when it expires is not known".to_owned(),
         None => "the Secret was not read yet".to_owned(),
     };
     (Reason::TokenValid, message)
+}
+
+/// Why an answer is held, where it is for this reason.
+fn held_for(entry: &Entry, reason: Reason) -> Option<(Reason, String)> {
+    let held = entry.held_answer.as_ref().filter(|held| held.reason == reason);
+    held.map(|held| (reason, held.message.to_string()))
 }
 
 /// What is said of tokens that something else put back.
@@ -272,20 +357,32 @@ pub(super) fn reverted_message(entry: &Entry) -> String {
     format!("{manager} wrote spent tokens into Secret {}: have it leave the Secret's data alone", entry.token_secret.1)
 }
 
-fn expired_message(secret: &str, expires_at: i64) -> String {
-    let since = at(expires_at).map(format).unwrap_or_default();
+fn missing_message(secret: &str, what: &str) -> String {
+    format!("in Secret {secret}, {what}: put both tokens there, or correct spec.tokenSecretRef.keys")
+}
+
+fn used_code_message(entry: &Entry) -> String {
     format!(
-        "the refresh token expired at {since}: have the seller authorize the app again, then put the new tokens into Secret {secret}"
+        "there are no tokens in Secret {}, and its authorization code was used or rejected before: have the seller authorize the app again: {}",
+        entry.token_secret.1,
+        authorize_command(&entry.namespace, &entry.name)
     )
 }
 
-fn outcome_unknown_message(presented: u32) -> String {
+fn expired_message(entry: &Entry, expires_at: i64) -> String {
+    let since = at(expires_at).map(format).unwrap_or_default();
+    let command = authorize_command(&entry.namespace, &entry.name);
+    format!("the refresh token expired at {since}: have the seller authorize the app again: {command}")
+}
+
+fn outcome_unknown_message(entry: &Entry, what: &str, presented: u32) -> String {
     let (times, next) = match presented {
         0 | 1 => ("once".to_owned(), "it is tried once more"),
         _ => (format!("{presented} times"), "it is tried again, ever more slowly"),
     };
     format!(
-        "the refresh token was presented {times} and no answer tells whether it was spent: {next}; if TikTok then refuses it, the seller must authorize the app again"
+        "the {what} was presented {times} and no answer tells whether it was spent: {next}; if TikTok then refuses it, the seller must authorize the app again: {}",
+        authorize_command(&entry.namespace, &entry.name)
     )
 }
 
@@ -297,8 +394,7 @@ struct Conditions<'a> {
 }
 
 impl Conditions<'_> {
-    fn set(&mut self, type_: ConditionType, status: ConditionStatus, reason: Reason, mut message: String) {
-        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+    fn set(&mut self, type_: ConditionType, status: ConditionStatus, reason: Reason, message: String) {
         let since = self
             .old
             .iter()
@@ -328,23 +424,26 @@ pub(super) fn events_of_change(
         return Vec::new();
     }
     let kind = match new.known_reason() {
-        Some(Reason::RefreshTokenRejected | Reason::RefreshTokenExpired) => EventKind::ReauthorizationRequired,
+        Some(Reason::RefreshTokenRejected | Reason::RefreshTokenExpired | Reason::AuthorizationCodeRejected) => {
+            EventKind::ReauthorizationRequired
+        }
         Some(Reason::TokenSecretInUse) => EventKind::TokenSecretInUse,
         Some(Reason::TokenSecretReverted) => EventKind::TokenSecretReverted,
         _ => return Vec::new(),
     };
-    vec![(kind, new.message)]
+    vec![(kind, new.said().to_owned())]
 }
 
 /// A warning that the refresh token itself expires soon, where it does.
-pub(super) fn expiring_warning(facts: &TokenFacts, now: i64) -> Option<String> {
+pub(super) fn expiring_warning(entry: &Entry, facts: &TokenFacts, now: i64) -> Option<String> {
     let expires_at = facts.refresh_expires_at?;
     let left = expires_at - now;
     (left > 0 && left <= EXPIRING_SOON).then(|| {
         format!(
-            "the refresh token expires at {}, in {} day(s): have the seller authorize the app again before that",
+            "the refresh token expires at {}, in {} day(s): have the seller authorize the app again before that: {}",
             at(expires_at).map(format).unwrap_or_default(),
-            left / 86_400
+            left / 86_400,
+            authorize_command(&entry.namespace, &entry.name)
         )
     })
 }

@@ -31,6 +31,8 @@ const NOT_TOKENS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-a
 pub(super) enum Told {
     Integration(Option<Arc<str>>, Box<watcher::Event<WatchedIntegration>>),
     Secret(Option<Arc<str>>, Box<watcher::Event<WatchedSecret>>),
+    /// The API server refuses the list: it is asked for again, but nobody should wait for it.
+    Refused(Option<Arc<str>>, Watched),
 }
 
 /// Makes a [`Told`] of an event.
@@ -144,6 +146,9 @@ where
                     return Ended::NoStreamingLists;
                 }
                 metrics.watch_failed(watched);
+                if is_forbidden(&error) && told.send(Told::Refused(scope.cloned(), watched)).await.is_err() {
+                    return Ended::NobodyListens;
+                }
                 let text = describe(&error);
                 // Said once for each change: an API server that is away for minutes is one line, not hundreds.
                 if text != last_error {
@@ -168,6 +173,14 @@ where
 
 fn is_unsupported(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if matches!(status.code, 400 | 422))
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    matches!(
+        error,
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+            | watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 403
+    )
 }
 
 /// An error event of this kind the watcher deals with itself; for an answer it would ask again for the same version.

@@ -23,6 +23,12 @@ const LONGEST_IN_CLUSTER: i64 = 60;
 /// Pause before a rejected refresh token is tried once more, in case TikTok was wrong.
 const REJECTED: i64 = 4 * 3_600;
 
+/// Longest pause before an authorization code is presented again: it lives about 30 minutes.
+const LONGEST_CODE: i64 = 300;
+
+/// After so many failures in a row, 30 minutes are over, and the code is most likely dead: then it is left in peace.
+const MOST_CODE_FAILURES: u32 = 12;
+
 /// Shortest of the longest pauses before a token is presented once more that was presented again and again without an
 /// answer, however little life is left.
 const LONGEST_SETTLE_AT_LEAST: i64 = 60;
@@ -61,6 +67,19 @@ pub fn retry_delay(backoff: &Backoff) -> i64 {
     };
     // Up to a tenth less, so that what failed together does not come back together.
     delay - share(delay / 10, backoff.seed.rotate_left(backoff.failures))
+}
+
+/// Seconds to wait after an exchange of an authorization code failed, so that it may be tried again.
+#[must_use]
+pub fn code_retry_delay(reason: Reason, failures: u32, seed: u64) -> i64 {
+    let (first, longest) = match reason {
+        Reason::PersistFailed | Reason::TokenSecretForbidden => (FIRST, LONGEST_IN_CLUSTER),
+        _ if failures > MOST_CODE_FAILURES => (FIRST_SLOW, LONGEST),
+        Reason::AppCredentialsRejected | Reason::IpNotAllowed => (FIRST_SLOW, LONGEST_CODE),
+        _ => (FIRST, LONGEST_CODE),
+    };
+    let delay = (first << failures.saturating_sub(1).min(20)).min(longest);
+    delay - share(delay / 10, seed.rotate_left(failures))
 }
 
 /// Seconds after a claim before its unknown outcome is settled by trying once more.

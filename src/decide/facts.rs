@@ -1,13 +1,13 @@
 //! What was observed of one integration, parsed once, in plain types.
 
-use crate::api::Reason;
+use crate::api::{Reason, RefreshBefore};
 use crate::tokens::Digest;
 
 /// What the operator was told to do where an integration does not say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// The expiry window of integrations that set none, in seconds.
-    pub refresh_before: i64,
+    /// The expiry window of integrations that set none.
+    pub refresh_before: RefreshBefore,
 }
 
 /// One integration as `decide` sees it.
@@ -15,14 +15,16 @@ pub struct Policy {
 pub struct Observed<'a> {
     /// `spec.suspend`.
     pub suspended: bool,
-    /// `spec.refreshBefore` in seconds, where it is set.
-    pub refresh_before: Option<i64>,
+    /// `spec.refreshBefore`, where it is set.
+    pub refresh_before: Option<RefreshBefore>,
     /// The request annotation's value, where it is new: not yet handled, and not too long.
     pub request: Option<&'a str>,
     /// The app Secret.
     pub credentials: CredentialsState,
     /// The token Secret.
     pub secret: SecretState<'a>,
+    /// An authorization code that stands in it.
+    pub code: Option<CodeFacts>,
     /// Does an older integration name the same token Secret?
     pub secret_in_use: bool,
     /// Earlier tries.
@@ -39,6 +41,12 @@ impl<'a> Observed<'a> {
             SecretState::Held(facts) => Some(facts),
             _ => None,
         }
+    }
+
+    /// The authorization code, where one stands there that may still give tokens.
+    #[must_use]
+    pub fn open_code(&self) -> Option<CodeFacts> {
+        self.code.filter(|code| !code.known_spent)
     }
 
     /// Does an annotation ask for a refresh that was not yet made?
@@ -92,12 +100,23 @@ pub struct TokenFacts {
     pub claim: Option<ClaimFacts>,
 }
 
+/// What is known of an authorization code, without the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeFacts {
+    /// Is it known to be of no use: exchanged before, or refused?
+    pub known_spent: bool,
+    /// Is the Secret immutable?
+    pub immutable: bool,
+    /// What the claim on the Secret says of it.
+    pub claim: Option<ClaimFacts>,
+}
+
 /// A claim that stands on the Secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClaimFacts {
     /// How it is to be taken.
     pub standing: ClaimStanding,
-    /// How often the refresh token that stands there has been presented.
+    /// How often the refresh token, or the authorization code, that stands there has been presented.
     pub presented: u32,
     /// When it was made or marked.
     pub at: i64,
@@ -124,8 +143,19 @@ pub enum ClaimStanding {
 pub struct History {
     /// Tries since the last success.
     pub consecutive_failures: u32,
-    /// The last failure, where no success came after it.
+    /// The last failure of the tokens, where no success came after it.
     pub failure: Option<Failure>,
+    /// The last failure of the authorization code that stands there.
+    pub code: Option<CodeFailure>,
+}
+
+/// The last failure of an authorization code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeFailure {
+    /// What failed.
+    pub failure: Failure,
+    /// How often in a row it failed, that time included.
+    pub failures: u32,
 }
 
 /// The last failure.

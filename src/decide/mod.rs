@@ -7,9 +7,10 @@ mod backoff;
 mod facts;
 mod schedule;
 
-pub use backoff::{Backoff, retry_delay, settle_delay};
+pub use backoff::{Backoff, code_retry_delay, retry_delay, settle_delay};
 pub use facts::{
-    ClaimFacts, ClaimStanding, CredentialsState, Failure, History, Observed, Policy, SecretState, TokenFacts,
+    ClaimFacts, ClaimStanding, CodeFacts, CodeFailure, CredentialsState, Failure, History, Observed, Policy,
+    SecretState, TokenFacts,
 };
 pub use schedule::{Window, window};
 
@@ -26,6 +27,8 @@ pub enum Because {
     Requested,
     /// An earlier call's outcome is unknown: trying once more settles it.
     OutcomeUnknown,
+    /// An authorization code stands in the Secret: it is exchanged for tokens, and nothing is refreshed.
+    AuthorizationCode,
 }
 
 impl Because {
@@ -37,6 +40,7 @@ impl Because {
             Self::ExpiryUnknown => "expiry-unknown",
             Self::Requested => "requested",
             Self::OutcomeUnknown => "outcome-unknown",
+            Self::AuthorizationCode => "authorization-code",
         }
     }
 }
@@ -90,6 +94,12 @@ const CHECKS: &[(&str, Check)] = &[
     ("the app Secret has credentials", credentials_there),
     ("the token Secret can be worked with", secret_usable),
     ("the token Secret belongs to this integration alone", secret_owned),
+    ("an authorization code is exchanged, whatever the tokens beside it are", code_exchanged),
+    ("the tokens are looked after", tokens_looked_after),
+];
+
+/// What is asked about tokens, in this order.
+const CHECKS_OF_TOKENS: &[(&str, Check)] = &[
     ("a token known to be spent is not presented", not_reverted),
     ("the refresh token is alive", refresh_token_alive),
     ("another's claim is respected", claim_respected),
@@ -102,11 +112,13 @@ const CHECKS: &[(&str, Check)] = &[
 /// Decides what is to be done about an integration at a time in Unix seconds.
 #[must_use]
 pub fn decide(observed: &Observed<'_>, policy: &Policy, now: i64) -> Decision {
-    CHECKS
-        .iter()
-        .find_map(|(_, check)| check(observed, policy, now))
+    first(CHECKS, observed, policy, now)
         // `due` always answers where tokens are held, and `secret_usable` where they are not.
         .unwrap_or(Decision::Blocked { reason: Reason::TokensMissing, recheck: Some(now + RECHECK_SECONDS) })
+}
+
+fn first(checks: &[(&str, Check)], observed: &Observed<'_>, policy: &Policy, now: i64) -> Option<Decision> {
+    checks.iter().find_map(|(_, check)| check(observed, policy, now))
 }
 
 const fn blocked(reason: Reason) -> Decision {
@@ -132,7 +144,13 @@ fn secret_usable(observed: &Observed<'_>, _: &Policy, now: i64) -> Option<Decisi
         SecretState::Held(facts) if facts.immutable => Reason::TokenSecretImmutable,
         SecretState::Held(_) => return None,
         SecretState::NotFound => Reason::TokenSecretNotFound,
-        SecretState::Missing => Reason::TokensMissing,
+        SecretState::Missing => match observed.code {
+            None => Reason::TokensMissing,
+            Some(code) if code.known_spent => Reason::AuthorizationCodeRejected,
+            Some(code) if code.immutable => Reason::TokenSecretImmutable,
+            // Tokens are to be had for it.
+            Some(_) => return None,
+        },
         SecretState::Forbidden => Reason::TokenSecretForbidden,
     };
     // Of a right that was granted meanwhile, no watch tells.
@@ -142,6 +160,36 @@ fn secret_usable(observed: &Observed<'_>, _: &Policy, now: i64) -> Option<Decisi
 
 fn secret_owned(observed: &Observed<'_>, _: &Policy, _: i64) -> Option<Decision> {
     observed.secret_in_use.then(|| blocked(Reason::TokenSecretInUse))
+}
+
+fn code_exchanged(observed: &Observed<'_>, policy: &Policy, now: i64) -> Option<Decision> {
+    let code = observed.open_code()?;
+    let settle = match code.claim {
+        Some(ClaimFacts { standing: ClaimStanding::Alive { until }, .. }) => {
+            return Some(Decision::Wait { until, because: Waiting::Claim });
+        }
+        Some(claim) if claim.standing == ClaimStanding::Unknown => {
+            after(claim.at, settle_delay(claim.presented, claim.marked_unknown, None), now)
+        }
+        _ => i64::MIN,
+    };
+    let failed = observed.history.code.filter(|code| code.failure.still_applies).map_or(i64::MIN, |code| {
+        after(code.failure.at, code_retry_delay(code.failure.reason, code.failures, observed.seed), now)
+    });
+    let until = settle.max(failed);
+    if until <= now {
+        return Some(Decision::Refresh { because: Because::AuthorizationCode });
+    }
+    // Meanwhile the tokens beside it are not left to expire, but nothing sleeps past the code's turn.
+    Some(match tokens_looked_after(observed, policy, now) {
+        Some(refresh @ Decision::Refresh { .. }) => refresh,
+        Some(sooner @ (Decision::Idle { until: at } | Decision::Wait { until: at, .. })) if at <= until => sooner,
+        _ => Decision::Wait { until, because: Waiting::Backoff },
+    })
+}
+
+fn tokens_looked_after(observed: &Observed<'_>, policy: &Policy, now: i64) -> Option<Decision> {
+    first(CHECKS_OF_TOKENS, observed, policy, now)
 }
 
 fn not_reverted(observed: &Observed<'_>, _: &Policy, _: i64) -> Option<Decision> {

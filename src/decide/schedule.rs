@@ -1,6 +1,7 @@
 //! When a token is due: its expiry window, and the jitter that spreads a fleet.
 
 use super::{Observed, Policy, TokenFacts, after};
+use crate::api::RefreshBefore;
 
 /// Seconds before a token whose expiry is unknown, though this operator wrote it, is due again.
 const UNKNOWN_EXPIRY_PAUSE: i64 = 3_600;
@@ -23,7 +24,8 @@ pub struct Window {
 /// then a third of that life, so that no token is due at its birth. The jitter is fixed by the seed,
 /// not random: a restart changes nothing.
 #[must_use]
-pub fn window(refresh_before: i64, life: Option<i64>, seed: u64) -> Window {
+pub fn window(refresh_before: RefreshBefore, life: Option<i64>, seed: u64) -> Window {
+    let refresh_before = refresh_before.seconds(life);
     let length = match life {
         // 1.05 × w ≤ 0.95 × life, in whole numbers.
         Some(life) if refresh_before.saturating_mul(105) > life.saturating_mul(95) => (life / 3).max(0),

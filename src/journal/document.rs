@@ -19,6 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use super::{Answer, Intent, Key, Seller};
+use crate::api::names::DEFAULT_AUTH_CODE_KEY;
 use crate::tokens::{Digest, SecretText, SpentTokens};
 
 /// The smallest file, in bytes. An intent takes about 1 KiB, an answer rarely more than 2 KiB.
@@ -90,6 +91,8 @@ fn encode(intent: &Intent, answer: Option<WrittenAnswer<'_>>) -> Encoded {
         team: intent.team.as_deref(),
         secret_name: &intent.secret_name,
         token_keys: &intent.token_keys,
+        auth_code_key: &intent.auth_code_key,
+        exchange: intent.exchange,
         claim_id: &intent.claim_id,
         process: &intent.process,
         from: intent.from.to_string(),
@@ -224,6 +227,8 @@ struct WrittenEntry<'a> {
     team: Option<&'a str>,
     secret_name: &'a str,
     token_keys: &'a [String; 4],
+    auth_code_key: &'a str,
+    exchange: bool,
     claim_id: &'a str,
     process: &'a str,
     from: String,
@@ -258,6 +263,12 @@ struct ReadEntry {
     team: Option<String>,
     secret_name: String,
     token_keys: [String; 4],
+    // An entry from before there were exchanges has neither of these two, and is of a refresh. To a version from then
+    // an exchange is a refresh of a token that is not there, which stores the answer over what is in `spent_before`.
+    #[serde(default = "usual_auth_code_key")]
+    auth_code_key: String,
+    #[serde(default)]
+    exchange: bool,
     claim_id: String,
     process: String,
     from: String,
@@ -267,6 +278,10 @@ struct ReadEntry {
     presented: u32,
     at: i64,
     answer: Option<ReadAnswer>,
+}
+
+fn usual_auth_code_key() -> String {
+    DEFAULT_AUTH_CODE_KEY.to_owned()
 }
 
 #[derive(Deserialize)]
@@ -290,6 +305,8 @@ impl ReadEntry {
             team: self.team,
             secret_name: self.secret_name,
             token_keys: self.token_keys,
+            auth_code_key: self.auth_code_key,
+            exchange: self.exchange,
             claim_id: self.claim_id,
             process: self.process,
             from: Digest::parse(&self.from)?,

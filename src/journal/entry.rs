@@ -19,7 +19,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// A refresh that may be sent: recorded before the call, so that a claim without one was never sent.
+/// A refresh or an exchange that may be sent: recorded before the call, so that a claim without one was never sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
     /// The integration.
@@ -32,19 +32,23 @@ pub struct Intent {
     pub secret_name: String,
     /// The Secret's data keys: access token, its expiry, refresh token, its expiry.
     pub token_keys: [String; 4],
+    /// The Secret's data key of an authorization code.
+    pub auth_code_key: String,
+    /// Is it the exchange of an authorization code? Else it is a refresh.
+    pub exchange: bool,
     /// The claim's id.
     pub claim_id: String,
     /// The random id of the process that made the claim.
     pub process: String,
-    /// Digest of the refresh token that is spent.
+    /// Digest of the refresh token, or the authorization code, that is spent.
     pub from: Digest,
-    /// Digest of the pair as it was before.
+    /// Digest of the pair as it was before; of none, where there was none.
     pub access_from: Digest,
-    /// Refresh tokens that were spent before, as far as known.
+    /// What was spent before, as far as known.
     pub spent_before: SpentTokens,
     /// The refresh request that it carries.
     pub request: Option<String>,
-    /// How often this refresh token has been presented, this time included.
+    /// How often that has been presented, this time included.
     pub presented: u32,
     /// When it was recorded, in Unix seconds.
     pub at: i64,

@@ -154,7 +154,7 @@ impl Journal {
     }
 
     /// The answer is stored in the Secret: keeps it for [`KEEP`] from `since` (Unix seconds), in the
-    /// place of an older one. Where no answer was recorded, all that is here of the integration is out
+    /// place of an older one (whose mark of [`Self::mark_restored`] stays where it is the same answer). Where no answer was recorded, all that is here of the integration is out
     /// of date and forgotten. Returns whether a pair is kept now.
     ///
     /// # Errors

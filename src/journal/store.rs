@@ -172,10 +172,18 @@ impl Store {
             forgotten?;
             return Ok(false);
         };
-        let mark = KeptMark { since, restored: false };
+        let (document, claim_id) = (waiting.document, waiting.claim_id.clone());
+        // A pair that was written back is the same pair still: it is not written back again.
+        let restored = match self.kept.get(&stem).copied() {
+            Some(older) if older.restored => {
+                self.load_kept(&stem, older)?.is_some_and(|kept| kept.answer.intent.claim_id == claim_id)
+            }
+            _ => false,
+        };
+        let mark = KeptMark { since, restored };
         let (entry, kept) = (entry_name(&stem), kept_name(&stem, mark));
         // A thousand of these stay for a while in what may be memory: without the padding.
-        self.disk.trim(&entry, waiting.document);
+        self.disk.trim(&entry, document);
         // First, so that there are never two of which the older could be taken for the newer. Of an
         // answer written again after a failure, a second copy may be left, too.
         if let Some(older) = self.kept.remove(&stem) {

@@ -88,6 +88,8 @@ fn intent(name: &str, claim_id: &str) -> Intent {
         team: Some("7".into()),
         secret_name: format!("{name}-tokens"),
         token_keys: ["a", "b", "c", "d"].map(String::from),
+        auth_code_key: "e".into(),
+        exchange: false,
         claim_id: claim_id.into(),
         process: "process-1".into(),
         from: Digest::from_bytes([1; 16]),
@@ -1096,6 +1098,20 @@ fn a_flipped_bit_anywhere_never_gives_a_wrong_value() {
     }
 }
 
+#[test]
+fn an_entry_from_before_there_were_exchanges_is_of_a_refresh() {
+    let written = answer("shop", "c1");
+    let mut entry: serde_json::Value = serde_json::from_slice(&answer_bytes(&written)).unwrap();
+    let body = entry["entry"].as_object_mut().unwrap();
+    assert!(body.remove("auth_code_key").is_some() && body.remove("exchange").is_some());
+    let body = entry["entry"].to_string();
+    let sum = document::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes()).as_ref());
+    let text = format!("{{\"format\":1,\"length\":{},\"sha256\":\"{sum}\",\"entry\":{body}}}", body.len());
+    let Ok((Document::Answer(read), _)) = document::decode(text.as_bytes()) else { panic!("it is no answer") };
+    assert!(!read.intent.exchange);
+    assert_eq!(read.intent, Intent { auth_code_key: "auth_code".into(), ..written.intent });
+}
+
 #[tokio::test]
 async fn a_kept_pair_damaged_meanwhile_is_not_given_out() {
     let dir = dir();
@@ -1126,6 +1142,8 @@ proptest! {
                 integration_uid: texts[2].clone(),
                 request: Some(texts[3].clone()),
                 token_keys: [4, 5, 6, 7].map(|n: usize| texts[n].clone()),
+                auth_code_key: texts[3].clone(),
+                exchange: numbers.3.is_multiple_of(2),
                 presented: numbers.3,
                 at: numbers.0,
                 ..intent("shop", "c1")

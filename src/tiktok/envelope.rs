@@ -66,6 +66,8 @@ impl Envelope {
     /// A field of a wrong type counts as absent, except for `code`: an answer may be the only copy of a token, and a
     /// seller's name must not be what loses it.
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
+        // A byte order mark, which a proxy may add: no reason to lose a token.
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         // Without this, serde would take an array as a struct.
         if !body.trim_ascii_start().starts_with(b"{") {
             return None;

@@ -9,6 +9,7 @@ use http::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::Url;
 
 use super::envelope::Envelope;
+use super::request::Credential;
 use super::scrub::{Scrubber, cut};
 
 /// The longest message, in bytes.
@@ -26,9 +27,10 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 pub struct Failure {
     /// The category, for conditions, events and metrics.
     pub reason: FailureReason,
-    /// Whether the refresh token may have been spent.
+    /// Whether the refresh token, or the authorization code, may have been spent.
     pub spent: Spent,
-    /// One line of at most 500 bytes that says what to do where a person must act.
+    /// One line of at most 500 bytes that says what to do where a person must act. Of a new authorization, whoever
+    /// knows the integration's name says how.
     pub message: String,
     /// `TikTok`'s error code, where it sent one.
     pub code: Option<i64>,
@@ -40,7 +42,7 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
 }
 
-/// What a failed call means for the refresh token it presented.
+/// What a failed call means for the refresh token, or the authorization code, that it presented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spent {
     /// `TikTok` answered with a definite error.
@@ -57,6 +59,8 @@ pub enum Spent {
 pub enum FailureReason {
     /// The refresh token is unknown, spent or withdrawn: the seller must authorize the app again.
     RefreshTokenRejected,
+    /// The authorization code is unknown, used or expired: the seller must authorize the app again.
+    AuthorizationCodeRejected,
     /// The app key or the app secret is wrong.
     AppCredentialsRejected,
     /// The cluster's egress address is not in the app's IP allow list.
@@ -79,6 +83,7 @@ impl FailureReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RefreshTokenRejected => "RefreshTokenRejected",
+            Self::AuthorizationCodeRejected => "AuthorizationCodeRejected",
             Self::AppCredentialsRejected => "AppCredentialsRejected",
             Self::IpNotAllowed => "IpNotAllowed",
             Self::RateLimited => "RateLimited",
@@ -109,29 +114,29 @@ impl Failure {
     }
 
     /// Too little time was left to begin a call.
-    pub(super) fn too_late() -> Self {
-        let message = "too little time was left for a call to tiktok: the refresh token was not sent";
-        Self::new(FailureReason::Timeout, Spent::Unspent, message.to_owned())
+    pub(super) fn too_late(credential: Credential) -> Self {
+        let message = format!("too little time was left for a call to tiktok: the {credential} was not sent");
+        Self::new(FailureReason::Timeout, Spent::Unspent, message)
     }
 
     /// The deadline passed after the request was possibly sent.
-    pub(super) fn no_answer_in_time(host: &str) -> Self {
-        let message = format!("{host} did not answer in time: whether the refresh token was spent is not known");
+    pub(super) fn no_answer_in_time(credential: Credential, host: &str) -> Self {
+        let message = format!("{host} did not answer in time: whether the {credential} was spent is not known");
         Self::new(FailureReason::Timeout, Spent::Unknown, message)
     }
 
     /// The HTTP client's error. The caller has taken the URL out of it.
-    pub(super) fn transport(error: &reqwest::Error, host: &str, scrubber: &Scrubber) -> Self {
+    pub(super) fn transport(error: &reqwest::Error, credential: Credential, host: &str, scrubber: &Scrubber) -> Self {
         let causes = scrubber.quote(&causes(error), QUOTE_LIMIT - 100);
         // Builder errors come before anything is sent; connect errors before a connection is there to send over:
         // names, TCP, a proxy's tunnel, TLS.
         if error.is_builder() {
-            let message = format!("the request could not be made ({causes}): the refresh token was not sent");
+            let message = format!("the request could not be made ({causes}): the {credential} was not sent");
             return Self::new(FailureReason::NetworkError, Spent::Unspent, message);
         }
         if !error.is_connect() {
             let message =
-                format!("the connection to {host} broke ({causes}): whether the refresh token was spent is not known");
+                format!("the connection to {host} broke ({causes}): whether the {credential} was spent is not known");
             let reason = if error.is_timeout() { FailureReason::Timeout } else { FailureReason::NetworkError };
             return Self::new(reason, Spent::Unknown, message);
         }
@@ -195,6 +200,8 @@ impl Shape {
 
 /// An HTTP answer that granted no tokens.
 pub(super) struct Answer<'a> {
+    /// What was presented.
+    pub(super) credential: Credential,
     pub(super) status: StatusCode,
     pub(super) headers: &'a HeaderMap,
     pub(super) envelope: Option<&'a Envelope>,
@@ -238,11 +245,13 @@ impl Answer<'_> {
 
     fn judge(&self, said: Option<&Said>, quoted: &str, scrubber: &Scrubber) -> (FailureReason, Spent, String) {
         use FailureReason::{ApiError, InvalidResponse, RateLimited};
-        let host = self.host;
+        let (host, credential, flag) = (self.host, self.credential, self.credential.flag());
         if self.is_unserved() {
-            let message = format!(
-                "{host} does not serve the request ({quoted}): check the address in --token-endpoint, and --token-request where it is not auto"
-            );
+            let form = match credential {
+                Credential::RefreshToken => ", and --token-request where it is not auto",
+                Credential::AuthorizationCode => "",
+            };
+            let message = format!("{host} does not serve the request ({quoted}): check the address in {flag}{form}");
             return (ApiError, Spent::Unspent, message);
         }
         if self.status == StatusCode::TOO_MANY_REQUESTS {
@@ -254,21 +263,21 @@ impl Answer<'_> {
                 Some(_) => format!("TikTok failed with HTTP {status} ({quoted})"),
                 None => format!("{host} failed with HTTP {status} and {}", self.shape.describe()),
             };
-            return (ApiError, Spent::Unknown, format!("{message}: whether the refresh token was spent is not known"));
+            return (ApiError, Spent::Unknown, format!("{message}: whether the {credential} was spent is not known"));
         }
         let Some(said) = said else {
             let message = if self.status.is_redirection() {
                 format!(
-                    "{host} redirects to {}, and redirects are not followed: check --token-endpoint",
+                    "{host} redirects to {}, and redirects are not followed: check {flag}",
                     redirect_target(self.headers, scrubber)
                 )
             } else {
                 let (status, shape) = (self.status.as_u16(), self.shape.describe());
-                format!("{host} answered HTTP {status} with {shape}: check --token-endpoint and what stands before it")
+                format!("{host} answered HTTP {status} with {shape}: check {flag} and what stands before it")
             };
             return (InvalidResponse, Spent::Unknown, message);
         };
-        said.judge(quoted)
+        said.judge(credential, quoted)
     }
 }
 
@@ -300,27 +309,37 @@ impl Said {
         }
     }
 
-    fn judge(&self, quoted: &str) -> (FailureReason, Spent, String) {
+    fn judge(&self, credential: Credential, quoted: &str) -> (FailureReason, Spent, String) {
         use FailureReason::{
-            ApiError, AppCredentialsRejected, InvalidResponse, IpNotAllowed, RateLimited, RefreshTokenRejected,
+            ApiError, AppCredentialsRejected, AuthorizationCodeRejected, InvalidResponse, IpNotAllowed, RateLimited,
+            RefreshTokenRejected,
         };
         match self.code {
             0 => {
-                let message = "TikTok answered with success but without an access token: whether the refresh token was spent is not known";
-                (InvalidResponse, Spent::Unknown, message.to_owned())
+                let without = match credential {
+                    Credential::RefreshToken => "an access token",
+                    Credential::AuthorizationCode => "both tokens",
+                };
+                let message = format!(
+                    "TikTok answered with success but without {without}: whether the {credential} was spent is not known"
+                );
+                (InvalidResponse, Spent::Unknown, message)
             }
             36_009_033 => (IpNotAllowed, Spent::Answered, ip_not_allowed(quoted)),
             _ if self.speaks_of_the_allow_list() => (IpNotAllowed, Spent::Answered, ip_not_allowed(quoted)),
             36_004_005 | 36_004_004 | 105_001 => {
-                let message = format!(
-                    "TikTok rejected the refresh token ({quoted}): the seller must authorize the app again, then put the new tokens into the Secret"
-                );
-                (RefreshTokenRejected, Spent::Answered, message)
+                let reason = match credential {
+                    Credential::RefreshToken => RefreshTokenRejected,
+                    Credential::AuthorizationCode => AuthorizationCodeRejected,
+                };
+                let message =
+                    format!("TikTok rejected the {credential} ({quoted}): the seller must authorize the app again");
+                (reason, Spent::Answered, message)
             }
             36_009_002 => (RateLimited, Spent::Unspent, too_many(quoted)),
             36_009_003 | 33_001_002 | 36_009_007 => {
                 let message =
-                    format!("TikTok failed inside ({quoted}): whether the refresh token was spent is not known");
+                    format!("TikTok failed inside ({quoted}): whether the {credential} was spent is not known");
                 (ApiError, Spent::Unknown, message)
             }
             code if self.speaks_of_wrong_credentials()
@@ -348,11 +367,6 @@ impl Said {
     /// The code for a wrong app secret is not known, so that only words can tell.
     fn speaks_of_wrong_credentials(&self) -> bool {
         self.has_any(&["app key", "appkey", "app secret", "appsecret", "client key", "clientkey", "client secret"])
-            && self.has_any(&[
-                "invalid", "incorrect", "wrong", "not exist", "t exist", "not match", "mismatch", "not found",
-                "not valid", "illegal", "unknown", "unrecogni", "expired", "disabled", "missing", "required", "empty",
-                "error", "bad", "denied", "unauthorized", "fail",
-            ])
             // What names both is about the token, and the app's other shops do not suffer from it.
             && !self.has_any(&["refresh token", "refreshtoken", "auth code", "authcode", "too many", "rate limit"])
     }
@@ -392,7 +406,7 @@ fn ip_not_allowed(quoted: &str) -> String {
 }
 
 fn too_many(quoted: &str) -> String {
-    format!("TikTok takes no more calls for now ({quoted}): the refresh is tried again later")
+    format!("TikTok takes no more calls for now ({quoted}): it is tried again later")
 }
 
 /// The host alone: the rest of a redirect may repeat a query that held secrets.
@@ -429,12 +443,17 @@ mod tests {
     const NOW: i64 = 1_720_000_000;
 
     fn sort(status: u16, headers: &[(&'static str, &str)], body: &str) -> Failure {
+        sort_of(Credential::RefreshToken, status, headers, body)
+    }
+
+    fn sort_of(credential: Credential, status: u16, headers: &[(&'static str, &str)], body: &str) -> Failure {
         let status = StatusCode::from_u16(status).unwrap();
         let envelope = Envelope::parse(body.as_bytes()).filter(|envelope| !envelope.repeats(status));
         let headers = headers
             .iter()
             .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()));
         let answer = Answer {
+            credential,
             status,
             headers: &headers.collect(),
             envelope: envelope.as_ref(),
@@ -497,6 +516,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_an_exchange_is_said_of_its_code() {
+        for (status, code, expected, words) in [
+            (200, 36_004_004, (AuthorizationCodeRejected, Answered), "rejected the authorization code"),
+            (200, 36_004_005, (AuthorizationCodeRejected, Answered), "rejected the authorization code"),
+            (200, 105_001, (AuthorizationCodeRejected, Answered), "authorize the app again"),
+            (200, 36_009_003, (ApiError, Unknown), "whether the authorization code was spent"),
+            (500, 36_004_004, (ApiError, Unknown), "whether the authorization code was spent"),
+            (200, 0, (InvalidResponse, Unknown), "without both tokens"),
+            (200, 36_009_002, (RateLimited, Unspent), "tried again"),
+        ] {
+            let failure = sort_of(Credential::AuthorizationCode, status, &[], &envelope(code, "m"));
+            assert_eq!((failure.reason, failure.spent), expected, "{code}: {failure}");
+            assert!(failure.message.contains(words), "{failure}");
+        }
+        for status in [404, 302, 200] {
+            let failure = sort_of(Credential::AuthorizationCode, status, &[], "<html>");
+            assert!(failure.message.contains("--authorization-endpoint"), "{failure}");
+            assert!(!failure.message.contains("--token"), "{failure}");
+        }
+    }
+
+    #[test]
     fn an_answer_in_another_form_is_sorted_by_its_status() {
         for (sentence, status, expected) in [
             ("not found", 404, (ApiError, Unspent)),
@@ -527,7 +568,7 @@ mod tests {
     fn a_message_says_what_to_do_even_where_tiktok_says_a_lot() {
         let long = "app key invalid ".repeat(200);
         for (code, message, todo) in [
-            (36_004_005, long.as_str(), "then put the new tokens into the Secret"),
+            (36_004_005, long.as_str(), "the seller must authorize the app again"),
             (36_009_033, &long, "IP allow list in Partner Center"),
             (1, &long, "Secret that appCredentialsSecretRef names"),
         ] {

@@ -1,7 +1,7 @@
-//! The client of `TikTok` Shop's token endpoint.
+//! The client of `TikTok` Shop's token endpoints.
 //!
-//! A call spends a refresh token that may be the only one that works, so every way in which it can fail says whether
-//! the token may be gone: see [`Spent`]. Nothing here retries, follows redirects, or writes logs.
+//! A call spends a refresh token that may be the only one that works, or an authorization code that works once, so every
+//! way in which it can fail says whether that may be gone: see [`Spent`]. Nothing here retries, follows redirects, or writes logs.
 //!
 //! ```text
 //!  request ──▶ send ──▶ read at most ──▶ envelope ──▶ Grant
@@ -31,7 +31,7 @@ use zeroize::Zeroizing;
 use crate::tokens::SecretText;
 use envelope::Envelope;
 use failure::{Answer, Shape};
-use request::{TokenRequest, WireForm};
+use request::{Credential, TokenRequest, WireForm};
 
 pub use endpoint::{Endpoint, EndpointError};
 pub use envelope::{Grant, Seller};
@@ -57,7 +57,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest that a connection may take to come up: name, TCP, proxy and TLS together.
 const LONGEST_CONNECT: Duration = Duration::from_secs(10);
 
-/// Sends refreshes to one endpoint. Connections are shared by concurrent calls.
+/// Sends refreshes, or exchanges, to one endpoint. Connections are shared by concurrent calls.
 pub struct TokenClient {
     http: reqwest::Client,
     endpoint: Endpoint,
@@ -65,7 +65,11 @@ pub struct TokenClient {
     /// In [`RequestForm::Auto`], whether the query is what worked last.
     query_first: AtomicBool,
     connect_timeout: Duration,
+    on_request: OnRequest,
 }
+
+/// Told of each request: the status of its answer, and the code in it, where there were any.
+pub type OnRequest = Box<dyn Fn(Option<u16>, Option<i64>) + Send + Sync>;
 
 impl TokenClient {
     /// A client of this endpoint.
@@ -113,7 +117,20 @@ impl TokenClient {
         builder = if endpoint.is_https() { builder.tls_certs_merge(roots) } else { builder.tls_certs_only(roots) };
         let http = builder.build().map_err(|error| ClientBuildError::sort(error, has_extra_roots))?;
 
-        Ok(Self { http, endpoint, form, query_first: AtomicBool::new(false), connect_timeout })
+        Ok(Self {
+            http,
+            endpoint,
+            form,
+            query_first: AtomicBool::new(false),
+            connect_timeout,
+            on_request: Box::new(|_, _| {}),
+        })
+    }
+
+    /// Has somebody told of each request that is sent: with `auto`, a refresh may take two.
+    #[must_use]
+    pub fn telling(self, on_request: OnRequest) -> Self {
+        Self { on_request, ..self }
     }
 
     /// Presents a refresh token, once in effect: a second form is tried only where the first is not served, and so
@@ -134,13 +151,36 @@ impl TokenClient {
         deadline: Instant,
         now: DateTime<Utc>,
     ) -> Result<Grant, Failure> {
-        let call = Call {
-            client: self,
-            refresh: TokenRequest { app_key, app_secret, refresh_token },
-            scrubber: Scrubber::new(&[app_secret, refresh_token]),
-            deadline,
-            now,
-        };
+        let credential = Credential::RefreshToken;
+        self.present(TokenRequest { app_key, app_secret, credential, value: refresh_token }, deadline, now).await
+    }
+
+    /// Presents an authorization code, once. The rest is as with [`Self::refresh`], but for two things: it takes a
+    /// client of [`RequestForm::Query`], the only form in which an exchange was seen, and an answer without a refresh
+    /// token is none, as there is no old one that could stay.
+    ///
+    /// # Errors
+    /// Where no tokens were granted; [`Failure::spent`] says what became of the code.
+    pub async fn exchange(
+        &self,
+        app_key: &str,
+        app_secret: &SecretText,
+        code: &SecretText,
+        deadline: Instant,
+        now: DateTime<Utc>,
+    ) -> Result<Grant, Failure> {
+        let credential = Credential::AuthorizationCode;
+        self.present(TokenRequest { app_key, app_secret, credential, value: code }, deadline, now).await
+    }
+
+    async fn present(
+        &self,
+        request: TokenRequest<'_>,
+        deadline: Instant,
+        now: DateTime<Utc>,
+    ) -> Result<Grant, Failure> {
+        let scrubber = Scrubber::new(&[request.app_secret, request.value]);
+        let call = Call { client: self, request, scrubber, deadline, now };
         let (first, second) = match self.form {
             RequestForm::Json => (WireForm::Json, None),
             RequestForm::Query => (WireForm::Query, None),
@@ -167,10 +207,10 @@ impl fmt::Debug for TokenClient {
     }
 }
 
-/// One refresh on its way.
+/// One refresh or exchange on its way.
 struct Call<'a> {
     client: &'a TokenClient,
-    refresh: TokenRequest<'a>,
+    request: TokenRequest<'a>,
     scrubber: Scrubber,
     deadline: Instant,
     now: DateTime<Utc>,
@@ -185,33 +225,44 @@ enum Attempt {
 
 impl Call<'_> {
     async fn attempt(&self, form: WireForm) -> Attempt {
-        match self.send(form).await {
-            Ok(response) => self.receive(form, response).await,
-            Err(failure) => Attempt::Over(Err(failure)),
+        // With more time left than a connection may take, a connection that does not come up ends by its own timeout,
+        // and the deadline can only pass after one did.
+        if self.deadline.saturating_duration_since(Instant::now()) <= self.client.connect_timeout {
+            return Attempt::Over(Err(Failure::too_late(self.request.credential)));
         }
+        let response = match self.send(form).await {
+            Ok(response) => response,
+            Err(failure) => {
+                (self.client.on_request)(None, None);
+                return Attempt::Over(Err(failure));
+            }
+        };
+        let status = response.status().as_u16();
+        let attempt = self.receive(form, response).await;
+        let code = match &attempt {
+            Attempt::Over(Ok(_)) => Some(0),
+            Attempt::Over(Err(failure)) | Attempt::Unserved(failure) => failure.code,
+        };
+        (self.client.on_request)(Some(status), code);
+        attempt
     }
 
     async fn send(&self, form: WireForm) -> Result<Response, Failure> {
         let client = self.client;
-        // With more time left than a connection may take, a connection that does not come up ends by its own timeout,
-        // and the deadline can only pass after one did.
-        if self.deadline.saturating_duration_since(Instant::now()) <= client.connect_timeout {
-            return Err(Failure::too_late());
-        }
-        let request = self.refresh.request(form, &client.endpoint);
+        let request = self.request.request(form, &client.endpoint);
         match in_time(self.deadline, client.http.execute(request)).await {
             Some(Ok(response)) => Ok(response),
             Some(Err(error)) => Err(self.transport(error)),
-            None => Err(Failure::no_answer_in_time(client.endpoint.authority())),
+            None => Err(Failure::no_answer_in_time(self.request.credential, client.endpoint.authority())),
         }
     }
 
     async fn receive(&self, form: WireForm, mut response: Response) -> Attempt {
-        let host = self.client.endpoint.authority();
+        let (host, credential) = (self.client.endpoint.authority(), self.request.credential);
         let status = response.status();
         let body = match in_time(self.deadline, read_body(&mut response)).await {
             Some(body) => body.map_err(|error| self.transport(error)),
-            None => Err(Failure::no_answer_in_time(host)),
+            None => Err(Failure::no_answer_in_time(credential, host)),
         };
         let (body, shape) = match body {
             Ok(Body::Whole(body)) => {
@@ -231,17 +282,20 @@ impl Call<'_> {
             self.client.query_first.store(form == WireForm::Query, Ordering::Relaxed);
         }
         // Whatever the status: tokens are never thrown away.
-        if let Some(grant) = envelope.as_mut().and_then(|envelope| envelope.take_grant(self.now, &self.scrubber)) {
+        let grant = envelope.as_mut().and_then(|envelope| envelope.take_grant(self.now, &self.scrubber));
+        let is_whole = |grant: &Grant| credential == Credential::RefreshToken || grant.refresh_token.is_some();
+        if let Some(grant) = grant.filter(is_whole) {
             return Attempt::Over(Ok(grant));
         }
         let headers = response.headers();
-        let answer = Answer { status, headers, envelope: envelope.as_ref(), shape, host, now: self.now };
+        let answer = Answer { credential, status, headers, envelope: envelope.as_ref(), shape, host, now: self.now };
         let failure = answer.sort(&self.scrubber);
         if answer.is_unserved() { Attempt::Unserved(failure) } else { Attempt::Over(Err(failure)) }
     }
 
     fn transport(&self, error: reqwest::Error) -> Failure {
-        Failure::transport(&error.without_url(), self.client.endpoint.authority(), &self.scrubber)
+        let host = self.client.endpoint.authority();
+        Failure::transport(&error.without_url(), self.request.credential, host, &self.scrubber)
     }
 }
 

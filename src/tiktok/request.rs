@@ -1,6 +1,7 @@
-//! The two wire forms of a refresh.
+//! The wire forms of a refresh, and that of an exchange.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use bytes::Bytes;
@@ -48,16 +49,59 @@ pub(super) enum WireForm {
     Query,
 }
 
-/// What a refresh sends. Borrowed, so that no copy outlives the call.
+/// What buys tokens, each of them once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Credential {
+    RefreshToken,
+    AuthorizationCode,
+}
+
+impl Credential {
+    /// The parameter that carries it.
+    const fn parameter(self) -> &'static str {
+        match self {
+            Self::RefreshToken => "refresh_token",
+            Self::AuthorizationCode => "auth_code",
+        }
+    }
+
+    /// `authorized_code` is TikTok's own spelling.
+    const fn grant_type(self) -> &'static str {
+        match self {
+            Self::RefreshToken => "refresh_token",
+            Self::AuthorizationCode => "authorized_code",
+        }
+    }
+
+    /// The flag that says where it is presented.
+    pub(super) const fn flag(self) -> &'static str {
+        match self {
+            Self::RefreshToken => "--token-endpoint",
+            Self::AuthorizationCode => "--authorization-endpoint",
+        }
+    }
+}
+
+/// In words.
+impl fmt::Display for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RefreshToken => "refresh token",
+            Self::AuthorizationCode => "authorization code",
+        })
+    }
+}
+
+/// What a call sends. Borrowed, so that no copy outlives it.
 pub(super) struct TokenRequest<'a> {
     pub(super) app_key: &'a str,
     pub(super) app_secret: &'a SecretText,
-    pub(super) refresh_token: &'a SecretText,
+    pub(super) credential: Credential,
+    /// The refresh token or the authorization code.
+    pub(super) value: &'a SecretText,
 }
 
 impl TokenRequest<'_> {
-    const GRANT_TYPE: &'static str = "refresh_token";
-
     /// The request in one form.
     pub(super) fn request(&self, form: WireForm, endpoint: &Endpoint) -> Request {
         match form {
@@ -73,35 +117,21 @@ impl TokenRequest<'_> {
     }
 
     fn json(&self) -> Zeroizing<Vec<u8>> {
-        #[derive(serde::Serialize)]
-        struct Wire<'a> {
-            app_key: &'a str,
-            app_secret: &'a str,
-            refresh_token: &'a str,
-            grant_type: &'a str,
-        }
-        let wire = Wire {
-            app_key: self.app_key,
-            app_secret: self.app_secret.expose(),
-            refresh_token: self.refresh_token.expose(),
-            grant_type: Self::GRANT_TYPE,
-        };
+        let wire: BTreeMap<&str, &str> = self.parameters().into();
         // Room for every byte escaped, so that the buffer never moves and leaves a copy behind.
         let mut body = Zeroizing::new(Vec::with_capacity(self.length() * 6 + 128));
-        serde_json::to_writer(&mut *body, &wire)
-            .expect("a struct of texts has a JSON form, and memory takes all writes");
+        serde_json::to_writer(&mut *body, &wire).expect("a map of texts has a JSON form, and memory takes all writes");
         body
     }
 
     fn query(&self) -> Zeroizing<String> {
         let mut query = Zeroizing::new(String::with_capacity(self.length() * 3 + 128));
-        for (name, value) in [
-            ("app_key=", self.app_key),
-            ("&app_secret=", self.app_secret.expose()),
-            ("&refresh_token=", self.refresh_token.expose()),
-            ("&grant_type=", Self::GRANT_TYPE),
-        ] {
+        for (place, (name, value)) in self.parameters().into_iter().enumerate() {
+            if place > 0 {
+                query.push('&');
+            }
             query.push_str(name);
+            query.push('=');
             for byte in value.bytes() {
                 // The unreserved characters of RFC 3986; all else is encoded, so that any server reads the same.
                 if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -114,8 +144,17 @@ impl TokenRequest<'_> {
         query
     }
 
+    fn parameters(&self) -> [(&'static str, &str); 4] {
+        [
+            ("app_key", self.app_key),
+            ("app_secret", self.app_secret.expose()),
+            (self.credential.parameter(), self.value.expose()),
+            ("grant_type", self.credential.grant_type()),
+        ]
+    }
+
     fn length(&self) -> usize {
-        self.app_key.len() + self.app_secret.expose().len() + self.refresh_token.expose().len()
+        self.app_key.len() + self.app_secret.expose().len() + self.value.expose().len()
     }
 }
 
@@ -140,14 +179,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_forms_carry_any_value_and_leave_no_copy_behind(key in ".{0,40}", app in "\\PC{1,40}", token in "\\PC{1,40}") {
+        fn both_forms_carry_any_value_and_leave_no_copy_behind(
+            key in ".{0,40}", app in "\\PC{1,40}", token in "\\PC{1,40}", is_code: bool,
+        ) {
             let (Some(app), Some(token)) = (SecretText::new(app), SecretText::new(token)) else { return Ok(()) };
-            let refresh = TokenRequest { app_key: &key, app_secret: &app, refresh_token: &token };
+            let credential = if is_code { Credential::AuthorizationCode } else { Credential::RefreshToken };
+            let refresh = TokenRequest { app_key: &key, app_secret: &app, credential, value: &token };
             let expected = [
                 ("app_key", key.as_str()),
                 ("app_secret", app.expose()),
-                ("refresh_token", token.expose()),
-                ("grant_type", "refresh_token"),
+                (if is_code { "auth_code" } else { "refresh_token" }, token.expose()),
+                ("grant_type", if is_code { "authorized_code" } else { "refresh_token" }),
             ];
 
             let json = refresh.json();
@@ -171,7 +213,8 @@ mod tests {
     #[test]
     fn a_plus_in_a_token_does_not_become_a_space() {
         let (app, token) = (secret("s"), secret("a+b/c=d&e%f g"));
-        let refresh = TokenRequest { app_key: "k", app_secret: &app, refresh_token: &token };
+        let credential = Credential::RefreshToken;
+        let refresh = TokenRequest { app_key: "k", app_secret: &app, credential, value: &token };
         assert_eq!(
             *refresh.query(),
             "app_key=k&app_secret=s&refresh_token=a%2Bb%2Fc%3Dd%26e%25f%20g&grant_type=refresh_token"

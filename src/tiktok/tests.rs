@@ -137,12 +137,24 @@ fn client(endpoint: &str, form: RequestForm, timeout: Duration) -> TokenClient {
     TokenClient::new(Endpoint::parse(endpoint).unwrap(), form, Some(ROOT), "test/1", timeout).unwrap()
 }
 
+async fn exchange(client: &TokenClient) -> Result<Grant, Failure> {
+    call_within(client, LONG, true).await
+}
+
 async fn refresh_within(client: &TokenClient, timeout: Duration) -> Result<Grant, Failure> {
-    let (app_secret, refresh_token) =
+    call_within(client, timeout, false).await
+}
+
+async fn call_within(client: &TokenClient, timeout: Duration, is_exchange: bool) -> Result<Grant, Failure> {
+    let (app_secret, credential) =
         (SecretText::new(APP_SECRET.to_owned()).unwrap(), SecretText::new(REFRESH_TOKEN.to_owned()).unwrap());
     let deadline = Instant::now() + timeout;
     let now = DateTime::from_timestamp(NOW, 0).unwrap();
-    let result = client.refresh("app-key", &app_secret, &refresh_token, deadline, now).await;
+    let result = if is_exchange {
+        client.exchange("app-key", &app_secret, &credential, deadline, now).await
+    } else {
+        client.refresh("app-key", &app_secret, &credential, deadline, now).await
+    };
     if let Err(failure) = &result {
         let shown = format!("{failure} {failure:?}");
         for part in ["0123456789", "MDEyMzQ1Njc4O", "TTP_", "app+secret", "app%2Bsecret"] {
@@ -201,6 +213,39 @@ async fn a_refresh_by_query_sends_values_encoded_and_no_body() {
     let line = "GET /api/v2/token/refresh?app_key=app-key&app_secret=app%2Bsecret%2F0123456789%3D&refresh_token=TTP_refresh%26token%250123456789&grant_type=refresh_token HTTP/1.1\r\n";
     assert!(requests[0].starts_with(line), "{}", requests[0]);
     assert!(requests[0].ends_with("\r\n\r\n"));
+}
+
+#[tokio::test]
+async fn an_exchange_sends_its_code_by_query() {
+    let server = Server::start(|_| ok(GRANT)).await;
+    let grant = exchange(&server.client(RequestForm::Query, LONG)).await.unwrap();
+    assert_eq!(grant.refresh_token.unwrap().expose(), "TTP_new-refresh");
+    let requests = server.requests.lock().unwrap();
+    let line = "GET /api/v2/token/refresh?app_key=app-key&app_secret=app%2Bsecret%2F0123456789%3D&auth_code=TTP_refresh%26token%250123456789&grant_type=authorized_code HTTP/1.1\r\n";
+    assert!(requests[0].starts_with(line), "{}", requests[0]);
+}
+
+#[tokio::test]
+async fn an_exchange_that_gives_no_refresh_token_has_given_nothing_and_a_refresh_has() {
+    let half = r#"{"code":0,"data":{"access_token":"TTP_new-access"}}"#;
+    let server = Server::start(move |_| ok(half)).await;
+    let client = server.client(RequestForm::Query, LONG);
+    let failure = exchange(&client).await.expect_err("there is no old refresh token that could stay");
+    assert_eq!(verdict(&failure), (FailureReason::InvalidResponse, Spent::Unknown), "{failure}");
+    assert!(refresh(&client).await.unwrap().refresh_token.is_none());
+}
+
+#[tokio::test]
+async fn an_exchange_that_is_cut_off_or_not_served_shows_no_code() {
+    for (reply, expected) in [
+        (Reply::Send(String::new()), (FailureReason::NetworkError, Spent::Unknown)),
+        (Reply::Send(http("404 Not Found", "", REFRESH_TOKEN)), (FailureReason::ApiError, Spent::Unspent)),
+        (ok(&SPENT.replace("no related", REFRESH_TOKEN)), (FailureReason::AuthorizationCodeRejected, Spent::Answered)),
+    ] {
+        let server = Server::start(move |_| reply.clone()).await;
+        let failure = exchange(&server.client(RequestForm::Query, LONG)).await.unwrap_err();
+        assert_eq!(verdict(&failure), expected, "{failure}");
+    }
 }
 
 #[tokio::test]

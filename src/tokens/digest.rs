@@ -103,7 +103,8 @@ impl DigestKey {
 /// How many spent tokens are remembered.
 const MOST_SPENT: usize = 24;
 
-/// Digests of refresh tokens that were spent, newest first: one of them is never taken for a new token.
+/// Digests of refresh tokens and authorization codes that were spent, newest first: one of them is never taken for a
+/// new one.
 ///
 /// A GitOps tool puts back the file that it has, which may be many rotations old. So the very first is kept, too, when
 /// others are forgotten.
@@ -130,6 +131,19 @@ impl SpentTokens {
         let mut digests: Vec<Digest> = std::iter::once(refresh).chain(others).collect();
         if digests.len() > MOST_SPENT {
             digests.remove(MOST_SPENT - 1);
+        }
+        Self(digests)
+    }
+
+    /// These and those, these being the newer ones.
+    #[must_use]
+    pub fn and(&self, older: &Self) -> Self {
+        let new = older.0.iter().filter(|digest| !self.contains(**digest)).copied();
+        let mut digests: Vec<Digest> = self.0.iter().copied().chain(new).collect();
+        let very_first = digests.last().copied();
+        if let Some(very_first) = very_first.filter(|_| digests.len() > MOST_SPENT) {
+            digests.truncate(MOST_SPENT - 1);
+            digests.push(very_first);
         }
         Self(digests)
     }
@@ -198,6 +212,11 @@ mod tests {
         assert_eq!(SpentTokens::parse(&spent.to_string()), spent);
         assert_eq!(spent.with(digest(1)).0.len(), MOST_SPENT, "one that is known takes no more room");
         assert!(!spent.without(digest(60)).contains(digest(60)));
+        let two = SpentTokens::default().with(digest(60)).with(digest(99));
+        let all = two.and(&spent);
+        assert!(all.contains(digest(99)) && all.contains(digest(59)) && all.contains(digest(1)));
+        assert_eq!(all.0.len(), MOST_SPENT);
+        assert_eq!(spent.and(&two.without(digest(99))), spent);
         assert_eq!(SpentTokens::parse("").to_string(), "");
     }
 }

@@ -6,7 +6,7 @@ mod text;
 
 pub use digest::{Digest, DigestKey, SpentTokens};
 pub use secret::{
-    AppCredentials, AppKeyNames, ExpiryProblem, LATEST, MissingKeys, ParsedTokens, SecretData, TokenKeyNames,
-    TokenValues, encode,
+    AppCredentials, AppKeyNames, LATEST, MissingKeys, ParsedTokens, SecretData, TokenKeyNames, TokenValues,
+    ValueProblem, encode,
 };
 pub use text::{NotUtf8, SecretText};

@@ -30,6 +30,16 @@ pub struct TokenKeyNames {
     pub refresh_token: Box<str>,
     /// Key of the refresh token's expiry.
     pub refresh_token_expire_in: Box<str>,
+    /// Key of an authorization code.
+    pub auth_code: Box<str>,
+}
+
+impl TokenKeyNames {
+    /// Is the code's key one of its own? The schema sees to it, but not for a spec that is older than that key.
+    fn has_code_apart(&self) -> bool {
+        ![&self.access_token, &self.access_token_expire_in, &self.refresh_token, &self.refresh_token_expire_in]
+            .contains(&&self.auth_code)
+    }
 }
 
 /// The `data` of a Secret, decoded; each value is wiped when dropped.
@@ -192,18 +202,23 @@ pub struct ParsedTokens {
     pub refresh: Option<SecretText>,
     /// When the refresh token expires, in Unix seconds, where that is known.
     pub refresh_expires_at: Option<i64>,
+    /// An authorization code, where there is one.
+    pub code: Option<SecretText>,
     /// Keys without a usable token.
     pub missing: MissingKeys,
-    /// Expiries that are there and can't be read.
-    pub problems: Vec<ExpiryProblem>,
+    /// Other values that are there and can't be read.
+    pub problems: Vec<ValueProblem>,
 }
 
-/// An expiry that is no plausible instant; it counts as unknown.
+/// A value that can't be used, by the key that it stands under.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key} is not a time in Unix seconds, so the expiry counts as unknown")]
-pub struct ExpiryProblem {
-    /// The key it stands under.
-    pub key: String,
+pub enum ValueProblem {
+    /// An expiry that is no plausible instant; it counts as unknown.
+    #[error("{0} is not a time in Unix seconds, so the expiry counts as unknown")]
+    Expiry(String),
+    /// An authorization code that is no text; it counts as absent.
+    #[error("{0} is not UTF-8 text, so there is no authorization code in it")]
+    Code(String),
 }
 
 impl ParsedTokens {
@@ -217,6 +232,7 @@ impl ParsedTokens {
             access_expires_at: expiry(data, &keys.access_token_expire_in, &mut problems),
             refresh: missing.take(data, &keys.refresh_token),
             refresh_expires_at: expiry(data, &keys.refresh_token_expire_in, &mut problems),
+            code: code(data, keys, &mut problems),
             missing,
             problems,
         }
@@ -240,11 +256,21 @@ pub const LATEST: i64 = 253_402_300_799;
 /// Below this (2001), a number in a Secret is no instant at which a token could expire.
 const EARLIEST: i64 = 1_000_000_000;
 
-fn expiry(data: &SecretData, key: &str, problems: &mut Vec<ExpiryProblem>) -> Option<i64> {
+fn code(data: &SecretData, keys: &TokenKeyNames, problems: &mut Vec<ValueProblem>) -> Option<SecretText> {
+    if !keys.has_code_apart() {
+        return None;
+    }
+    data.text(&keys.auth_code).unwrap_or_else(|NotUtf8| {
+        problems.push(ValueProblem::Code(keys.auth_code.to_string()));
+        None
+    })
+}
+
+fn expiry(data: &SecretData, key: &str, problems: &mut Vec<ValueProblem>) -> Option<i64> {
     let bytes = data.get(key)?;
     let expiry = std::str::from_utf8(bytes).ok().and_then(|text| read_stored_expiry(text.trim()));
     if expiry.is_none() {
-        problems.push(ExpiryProblem { key: key.to_owned() });
+        problems.push(ValueProblem::Expiry(key.to_owned()));
     }
     expiry
 }
@@ -274,7 +300,27 @@ mod tests {
             access_token_expire_in: "access_token_expire_in".into(),
             refresh_token: "refresh_token".into(),
             refresh_token_expire_in: "refresh_token_expire_in".into(),
+            auth_code: "auth_code".into(),
         }
+    }
+
+    #[test]
+    fn an_authorization_code_is_read_beside_tokens_or_alone() {
+        let code = |pairs: &[(&str, &[u8])]| {
+            let parsed = ParsedTokens::parse(&data(pairs), &keys());
+            (parsed.code.map(|code| code.expose().to_owned()), parsed.problems.len())
+        };
+        assert_eq!(code(&[("auth_code", b" ROW_c\n")]), (Some("ROW_c".to_owned()), 0));
+        assert_eq!(code(&[("auth_code", b"ROW_c"), ("access_token", b"a")]), (Some("ROW_c".to_owned()), 0));
+        assert_eq!(code(&[("auth_code", b" ")]), (None, 0));
+        assert_eq!(code(&[("auth_code", b"\xff")]), (None, 1));
+    }
+
+    #[test]
+    fn a_token_under_the_codes_key_is_no_code() {
+        let keys = TokenKeyNames { access_token: "auth_code".into(), ..keys() };
+        let parsed = ParsedTokens::parse(&data(&[("auth_code", b"TTP_a")]), &keys);
+        assert!(parsed.code.is_none() && parsed.access.is_some());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The claim: an annotation on the token Secret that says a refresh is under way.
+//! The claim: an annotation on the token Secret that says a refresh, or an exchange, is under way.
 
 use std::time::Duration;
 
@@ -39,20 +39,45 @@ pub struct Claim {
     pub holder: String,
     /// Namespace and name of the integration, parted by a slash.
     pub integration: String,
+    /// Its UID, which the digest is keyed by. Absent in claims of 0.1 before it was added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integration_uid: Option<String>,
     /// When it was made, by the clock of the one who made it; for people to read.
     pub at: String,
     /// For how long others respect it, counted on their own clocks from first seeing it.
     pub ttl_seconds: u64,
-    /// Digest of the refresh token to be spent.
+    /// Digest of the refresh token, or the authorization code, to be spent.
     pub from: String,
     /// The request annotation's value that this answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
-    /// How often this refresh token has been presented, this time included.
+    /// How often that has been presented, this time included.
     pub presented: u32,
     /// What is known of the call; absent while it is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<ClaimOutcome>,
+    /// Where a refresh token and an authorization code stand in one Secret, what is not known of the other one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Beside>,
+}
+
+/// The other credential in a Secret: it was presented, and nobody knows with what outcome. Its own claim gave way to one
+/// for the first, and must not be forgotten with that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Beside {
+    /// Its digest.
+    pub from: String,
+    /// How often it has been presented.
+    pub presented: u32,
+}
+
+impl Beside {
+    /// Is it about this credential?
+    #[must_use]
+    pub fn is_about(&self, credential: Digest) -> bool {
+        Digest::parse(&self.from) == Some(credential)
+    }
 }
 
 impl Claim {
@@ -83,7 +108,19 @@ impl Claim {
         self.holder.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Digest of the refresh token to be spent.
+    /// The claim that stays when this one, of an attempt on `from`, is settled: what it says of the other credential,
+    /// as an unknown outcome of its own. `at` is the time now.
+    #[must_use]
+    pub fn remainder(self, from: Digest, at: String) -> Option<Self> {
+        if self.from_digest() != Some(from) {
+            // It is that already.
+            return Some(self);
+        }
+        let Beside { from, presented } = self.beside?;
+        Some(Self { from, presented, at, outcome: Some(ClaimOutcome::Unknown), request: None, beside: None, ..self })
+    }
+
+    /// Digest of the refresh token, or the authorization code, to be spent.
     #[must_use]
     pub fn from_digest(&self) -> Option<Digest> {
         Digest::parse(&self.from)
@@ -99,18 +136,31 @@ mod tests {
             id: "a.1".into(),
             holder: "pod/process".into(),
             integration: "shops/shop-1".into(),
+            integration_uid: Some("u".into()),
             at: "2026-01-01T00:00:00Z".into(),
             ttl_seconds: 45,
             from: "00".repeat(16),
             request: None,
             presented: 1,
             outcome: None,
+            beside: None,
         }
     }
 
     #[test]
     fn a_claim_is_read_back_from_what_is_written() {
         assert_eq!(Claim::parse(&claim().to_text()), Some(claim()));
+    }
+
+    #[test]
+    fn what_is_left_of_a_settled_claim_is_what_it_says_of_the_other_credential() {
+        let (own, other) = (Digest::from_bytes([0; 16]), Digest::from_bytes([1; 16]));
+        assert_eq!(claim().remainder(own, String::new()), None);
+        let beside = Beside { from: other.to_string(), presented: 3 };
+        assert!(beside.is_about(other) && !beside.is_about(own));
+        let left = Claim { beside: Some(beside), ..claim() }.remainder(own, "now".into()).unwrap();
+        assert_eq!((left.from_digest(), left.presented, left.outcome), (Some(other), 3, Some(ClaimOutcome::Unknown)));
+        assert_eq!(left.clone().remainder(own, "later".into()), Some(left), "once it is left, it stays");
     }
 
     #[test]

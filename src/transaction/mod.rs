@@ -14,10 +14,13 @@
 //!
 //! Until a call is made, any failure simply ends the transaction: nothing is lost. From the moment
 //! an answer is here, no path ends without it being stored, or seen to be superseded.
+//!
+//! The exchange of an authorization code is the same transaction: what it spends is the code, and the pair that stands
+//! beside the code gives way to the new one. The driver's [`View`] says of it what [`next`] is to know.
 
 mod claim;
 
-pub use claim::{CLAIM_LIMIT, Claim, ClaimOutcome, MARGIN, UNREADABLE_CLAIM_LIFE};
+pub use claim::{Beside, CLAIM_LIMIT, Claim, ClaimOutcome, MARGIN, UNREADABLE_CLAIM_LIFE};
 
 use crate::cluster::Version;
 use crate::tokens::{Digest, SpentTokens};
@@ -33,15 +36,15 @@ const AT_ONCE: u8 = 2;
 /// What is fixed for one transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Attempt {
-    /// Digest of the refresh token to spend.
+    /// Digest of what is to be spent: the refresh token, or the authorization code.
     pub from: Digest,
-    /// Digest of the pair that stood in the Secret when it was read.
+    /// Digest of the pair that stood in the Secret when it was read; of none, where a code stood there alone.
     pub from_pair: Digest,
     /// Is this the replay of an answer from the journal?
     pub replay: bool,
-    /// Was this refresh token presented before, with an unknown outcome?
+    /// Was it presented before, with an unknown outcome?
     pub unknown_before: bool,
-    /// Refresh tokens that were spent before, as far as that is known.
+    /// What was spent before, as far as that is known; of an exchange also the refresh token that stood beside the code.
     pub spent_before: SpentTokens,
 }
 
@@ -67,7 +70,12 @@ pub struct View {
     /// Its version: what the next write is conditional on.
     pub version: Version,
     /// Digest of the refresh token in its data.
+    ///
+    /// Of an exchange: that of its code, where that stands there; else of the refresh token in its data, but `None`
+    /// where that belongs to the pair that stood beside the code, which the new pair replaces.
     pub refresh: Option<Digest>,
+    /// Of an exchange whose code stands there: digest of a refresh token that has come beside it since.
+    pub beside: Option<Digest>,
     /// Digest of the pair in its data, where both are there.
     pub pair: Option<Digest>,
     /// The annotation `refreshed-from`.
@@ -214,6 +222,8 @@ pub enum Waiting {
 pub enum Held {
     /// The API server is away or busy.
     ServerAway,
+    /// The API server can be reached, and fails this write all the same: a webhook that is down, a conflict each time.
+    WriteFails,
     /// The Secret is gone.
     NotFound,
     /// Writing is forbidden.
@@ -436,7 +446,9 @@ pub fn next(attempt: &Attempt, state: State, event: Event) -> (State, Command) {
             give_back(view, Release::GiveBack { handled: true }, Outcome::CallFailed(CallFailure::Rejected))
         }
         (State::Rereading, Event::Read(view)) => {
-            give_back(view, Release::GiveBack { handled: false }, Outcome::SupersededByPerson)
+            let outcome =
+                if is_siblings(attempt, &view) { Outcome::SupersededBySibling } else { Outcome::SupersededByPerson };
+            give_back(view, Release::GiveBack { handled: false }, outcome)
         }
         (State::Rereading, Event::ApiFailed(ApiFailure::NotFound)) => {
             forget(false, Outcome::CallFailed(CallFailure::Rejected))
@@ -445,11 +457,19 @@ pub fn next(attempt: &Attempt, state: State, event: Event) -> (State, Command) {
         (State::WaitingToReread, Event::Waited) => (State::Rereading, Command::Read),
 
         (State::Journaling { at, answer }, Event::Journaled) => persist(at, answer, 0, true),
-        (State::Persisting { .. }, Event::Applied(_)) => forget(true, Outcome::Refreshed),
+        (State::Persisting { answer, .. }, Event::Applied(view)) if view.pair == Some(answer.pair) => {
+            forget(true, Outcome::Refreshed)
+        }
+        // Taken, and changed on its way: an admission plugin put other tokens in the place of these.
+        (State::Persisting { answer, .. }, Event::Applied(_)) => hold(answer, Held::Refused),
         (State::Persisting { answer, tries }, Event::ApiFailed(ApiFailure::Conflict | ApiFailure::Lost))
             if tries < AT_ONCE =>
         {
             (State::Comparing { answer, tries: tries + 1 }, Command::Read)
+        }
+        // Reads were answered meanwhile: it is this write that fails, and no other need wait for it.
+        (State::Persisting { answer, .. }, Event::ApiFailed(ApiFailure::Conflict | ApiFailure::Lost)) => {
+            hold(answer, Held::WriteFails)
         }
         (State::Persisting { answer, .. } | State::Comparing { answer, .. }, Event::ApiFailed(failure)) => {
             hold(answer, failure.into())
@@ -519,27 +539,27 @@ fn compare(attempt: &Attempt, answer: Answer, tries: u8, view: View) -> (State, 
     if attempt.replay && view.claim == Standing::OthersAlive {
         return hold(answer, Held::Claimed);
     }
-    if answer.rotated && (view.refreshed_from == Some(answer.refresh) || view.spent.contains(answer.refresh)) {
+    let noted_as_spent = view.refreshed_from == Some(answer.refresh) || view.spent.contains(answer.refresh);
+    if answer.rotated && noted_as_spent && !own_claim {
         // What the journal kept was stored, and spent by another since: what stands there now is for that one to mend.
         return forget(false, Outcome::SupersededBySibling);
     }
     let spent_token_stands = match view.refresh {
         None => true,
-        // Or one spent before it, which somebody has just put back.
-        Some(refresh) if answer.rotated => refresh == attempt.from || attempt.spent_before.contains(refresh),
+        // Or one spent before it, which somebody has just put back. Beside a spent code there may be other tokens now,
+        // and those are no more to be written over than any others.
+        Some(refresh) if answer.rotated => {
+            let alone = view.beside.is_none_or(|beside| attempt.spent_before.contains(beside));
+            (refresh == attempt.from && alone) || attempt.spent_before.contains(refresh)
+        }
+        Some(refresh) if refresh != attempt.from => attempt.spent_before.contains(refresh),
         // Where TikTok did not rotate, the refresh token alone tells nothing: it stands in every pair.
-        Some(refresh) => match view.pair {
-            None => refresh == attempt.from,
-            Some(pair) => pair == attempt.from_pair,
-        },
+        Some(_) => view.pair.is_none_or(|pair| pair == attempt.from_pair),
     };
     if spent_token_stands {
         return persist(view.version, answer, tries, own_claim || view.claim == Standing::Free);
     }
-    // Without rotation, `refreshed-from` names the pair: the token alone is not spent.
-    let from_the_same = [attempt.from, attempt.from_pair].into_iter().any(|from| view.refreshed_from == Some(from));
-    let sibling = from_the_same && view.noted_pair == view.pair;
-    if sibling {
+    if is_siblings(attempt, &view) {
         // A sibling that stored its answer while this claim stood had called before this one did:
         // it leaves another's claim in place. With the claim gone, the sibling's call was later.
         return if own_claim {
@@ -549,6 +569,13 @@ fn compare(attempt: &Attempt, answer: Answer, tries: u8, view: View) -> (State, 
         };
     }
     give_back(view, Release::GiveBack { handled: false }, Outcome::SupersededByPerson)
+}
+
+/// Does a pair stand there that another instance stored in answer to the same token?
+fn is_siblings(attempt: &Attempt, view: &View) -> bool {
+    // Without rotation, `refreshed-from` names the pair: the token alone is not spent.
+    let from_the_same = [attempt.from, attempt.from_pair].into_iter().any(|from| view.refreshed_from == Some(from));
+    from_the_same && view.noted_pair == view.pair
 }
 
 /// Settles the claim after a try that did not spend the token: what an earlier one did to it stays as unknown as it was.

@@ -33,11 +33,23 @@ fn before(at: &str, claim: Standing) -> View {
     View {
         version: version(at),
         refresh: Some(SPENT),
+        beside: None,
         pair: Some(SPENT_PAIR),
         refreshed_from: None,
         spent: SpentTokens::default(),
         noted_pair: None,
         claim,
+    }
+}
+
+/// The Secret with the answer in it.
+fn after(at: &str) -> View {
+    View {
+        refresh: Some(NEW),
+        pair: Some(NEW_PAIR),
+        refreshed_from: Some(SPENT),
+        noted_pair: Some(NEW_PAIR),
+        ..before(at, Standing::Free)
     }
 }
 
@@ -63,9 +75,20 @@ fn all_going_well_it_is_rehearse_claim_intend_call_journal_persist_forget() {
     assert_eq!(command, Command::JournalAnswer);
     let (state, command) = step(state, Event::Journaled);
     assert_eq!(command, Command::Persist { at: version("2"), remove_claim: true });
-    let (state, command) = step(state, Event::Applied(before("3", Standing::Free)));
+    let (state, command) = step(state, Event::Applied(after("3")));
     assert_eq!(command, Command::Forget { keep: true });
     assert_eq!(step(state, Event::Forgotten).1, Command::Finish(Outcome::Refreshed));
+}
+
+#[test]
+fn a_write_that_was_taken_with_other_tokens_in_it_stored_nothing() {
+    let state = State::Persisting { answer: answer(), tries: 0 };
+    let (state, command) = step(state, Event::Applied(before("3", Standing::Free)));
+    assert_eq!(command, Command::Wait(Waiting::ToPersist(Held::Refused)));
+    let (state, _) = step(state, Event::Waited);
+    let put_back = View { refreshed_from: Some(SPENT), noted_pair: Some(NEW_PAIR), ..before("3", Standing::Free) };
+    let (_, command) = step(state, Event::Read(put_back));
+    assert_eq!(command, Command::Persist { at: version("3"), remove_claim: true });
 }
 
 #[test]
@@ -174,6 +197,44 @@ fn after_a_conflict_or_a_lost_reply_the_answer_is_compared_with_what_stands_ther
 }
 
 #[test]
+fn tokens_that_come_beside_a_code_while_it_is_exchanged_stay_unless_they_are_known_to_be_spent() {
+    let comparing = || State::Comparing { answer: answer(), tries: 0 };
+    let beside = || View { beside: Some(OTHER), pair: Some(OTHER_PAIR), ..before("3", OWN) };
+    let (state, command) = step(comparing(), Event::Read(beside()));
+    assert!(matches!(state, State::Releasing { outcome: Outcome::SupersededByPerson, .. }));
+    assert_eq!(command, Command::Release { at: version("3"), how: Release::GiveBack { handled: false } });
+    let put_back = Attempt { spent_before: SpentTokens::default().with(OTHER), ..attempt() };
+    let (_, command) = next(&put_back, comparing(), Event::Read(beside()));
+    assert_eq!(command, Command::Persist { at: version("3"), remove_claim: true });
+    // The code itself is still the one that was refused, or of which nobody knows, whatever stands beside it.
+    let (_, command) = step(State::Rereading, Event::Read(beside()));
+    assert_eq!(command, Command::Release { at: version("3"), how: Release::GiveBack { handled: true } });
+    let marking = State::RereadingToRelease {
+        how: Release::MarkUnknown { handled: false },
+        outcome: Outcome::CallFailed(CallFailure::Unknown),
+        tries: 1,
+    };
+    let (_, command) = step(marking, Event::Read(beside()));
+    assert_eq!(command, Command::Release { at: version("3"), how: Release::MarkUnknown { handled: false } });
+}
+
+#[test]
+fn a_sibling_that_exchanged_the_same_code_is_told_by_its_note_even_where_the_code_was_put_back() {
+    let stored = |claim| View {
+        beside: Some(OTHER),
+        pair: Some(OTHER_PAIR),
+        refreshed_from: Some(SPENT),
+        noted_pair: Some(OTHER_PAIR),
+        ..before("3", claim)
+    };
+    let comparing = || State::Comparing { answer: answer(), tries: 0 };
+    let (_, command) = step(comparing(), Event::Read(stored(OWN)));
+    assert_eq!(command, Command::Persist { at: version("3"), remove_claim: true });
+    let (state, _) = step(comparing(), Event::Read(stored(Standing::Free)));
+    assert_eq!(state, State::Forgetting { outcome: Outcome::SupersededBySibling });
+}
+
+#[test]
 fn of_two_instances_that_spent_one_token_the_later_call_wins() {
     let siblings = |claim| View {
         refresh: Some(OTHER),
@@ -200,6 +261,16 @@ fn without_rotation_the_pair_tells_a_sibling_from_the_spent_token() {
     let others = View { pair: Some(OTHER_PAIR), ..before("3", Standing::Free) };
     let (state, _) = step(comparing(), Event::Read(others));
     assert_eq!(state, State::Forgetting { outcome: Outcome::SupersededByPerson });
+}
+
+#[test]
+fn without_rotation_too_an_answer_is_stored_over_a_token_that_is_known_to_be_spent() {
+    let kept = Answer { pair: NEW_PAIR, refresh: SPENT, rotated: false };
+    let put_back = View { refresh: Some(OTHER), pair: Some(OTHER_PAIR), ..before("3", OWN) };
+    let knows = Attempt { spent_before: SpentTokens::default().with(OTHER), ..attempt() };
+    let comparing = State::Comparing { answer: kept, tries: 0 };
+    let (_, command) = next(&knows, comparing, Event::Read(put_back));
+    assert_eq!(command, Command::Persist { at: version("3"), remove_claim: true });
 }
 
 #[test]
@@ -258,8 +329,11 @@ fn writes_that_fail_while_reads_work_are_tried_with_pauses_and_the_answer_is_hel
         assert_eq!(command, Command::Read);
         (state, _) = step(comparing, Event::Read(before("3", OWN)));
     }
+    let (state, command) = step(state, failed(ApiFailure::Lost));
+    assert_eq!(command, Command::Wait(Waiting::ToPersist(Held::WriteFails)), "no other write need wait for this one");
+    let (state, _) = step(state, Event::Waited);
     let (_, command) = step(state, failed(ApiFailure::Lost));
-    assert_eq!(command, Command::Wait(Waiting::ToPersist(Held::ServerAway)));
+    assert_eq!(command, Command::Wait(Waiting::ToPersist(Held::ServerAway)), "now reads fail, too");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -313,6 +313,7 @@ impl Lane {
             .name(&format!("operator {name} in {}", self.namespace))
             .kubeconfig(self.plane.kubeconfig_for(&self.identity.token, Some(&self.api.url())))
             .token_endpoint(&format!("{}/api/v2/token/refresh", self.tiktok.url()))
+            .authorization_endpoint(&format!("{}/api/v2/token/get", self.tiktok.url()))
             .namespace(&self.namespace)
             .lease_namespace(&self.namespace)
             .flag("request-timeout", &format!("{}s", CALL_TIMEOUT.as_secs()))
@@ -415,7 +416,7 @@ impl Lane {
         }
         self.refreshed = 0;
         let shop = self.new_shop(Trigger::Request).await;
-        self.put_on_show(&shop).await;
+        self.put_on_show(&shop, &self.secret_of(&shop)).await;
         let ready = self.view.until(SOON, |shown| is_ready(&shown.status(&shop.id)).then_some(()));
         ready.await.unwrap_or_else(|| panic!("{} did not become Ready: {:#}", shop.id, self.status(&shop.id)));
         self.shop = Some(shop.id.clone());
@@ -435,9 +436,23 @@ impl Lane {
         self.simulator.create_shop(&NewShop::of(&self.app).id(&id).access_remaining(left)).await
     }
 
+    /// Has the seller authorize the app: the Secret as `kubectl tiktokshop authorize` leaves it, with the code alone or
+    /// beside the pair.
+    pub async fn authorized(&self, shop: &Shop, alone: bool) -> SecretFixture {
+        let code = self.simulator.authorize(&shop.id).await;
+        let secret = if alone { SecretFixture::new(&self.namespace, &shop.id) } else { self.secret_of(shop) };
+        secret.value("auth_code", code)
+    }
+
+    /// The same again, where the Secret is there.
+    pub async fn authorize_again(&self, shop: &str) {
+        let code = self.simulator.authorize(shop).await;
+        self.patch_secret(shop, &json!({"stringData": {"auth_code": code}})).await;
+    }
+
     /// Makes its Secret and its integration.
-    pub async fn put_on_show(&self, shop: &Shop) {
-        self.secret_of(shop).create(&self.client).await;
+    pub async fn put_on_show(&self, shop: &Shop, secret: &SecretFixture) {
+        secret.create(&self.client).await;
         integration(&self.namespace, &shop.id, &shop.id, "app").create(&self.client).await;
     }
 
@@ -672,9 +687,14 @@ impl Lane {
 
 /// The library that `faketime` preloads; none where it is not installed.
 pub fn faketime() -> Option<String> {
-    let asked = std::process::Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output();
-    let said = String::from_utf8(asked.ok()?.stdout).ok()?;
-    said.split_whitespace().next().map(str::to_owned)
+    // Asked once: of many that are started at the same time, one now and then does not come up.
+    static LIBRARY: OnceLock<Option<String>> = OnceLock::new();
+    let ask = || {
+        let asked = std::process::Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output();
+        let said = String::from_utf8(asked.ok()?.stdout).ok()?;
+        said.split_whitespace().next().map(str::to_owned)
+    };
+    LIBRARY.get_or_init(ask).clone()
 }
 
 pub fn is_ready(status: &Value) -> bool {

@@ -61,7 +61,7 @@ use crate::{
 const SLICE_SEED: u64 = 20_260_101;
 
 /// How often a fault that missed its moment is aimed again.
-const MOST_MISSES: usize = 4;
+const MOST_MISSES: usize = 12;
 
 /// For a fault of a schedule, whose step may not come any more after the ones before it.
 const PERHAPS: Duration = Duration::from_secs(7);
@@ -89,7 +89,8 @@ fn run(options: &Options) -> ExitCode {
     let is_full = options.what == What::Full;
     let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let seed = options.seed.unwrap_or(if is_full { clock.subsec_nanos().into() } else { SLICE_SEED });
-    let repeat = format!("cargo test --test faults -- {}--seed {seed}", if is_full { "--full " } else { "" });
+    let only = if options.exchange { "--exchange " } else { "" };
+    let repeat = format!("cargo test --test faults -- {}{only}--seed {seed}", if is_full { "--full " } else { "" });
     println!("\nfaults: seed {seed}; the same again: {repeat}");
     let state = play(options, seed);
     let mut state = state.unlock();
@@ -98,7 +99,7 @@ fn run(options: &Options) -> ExitCode {
         disallowed += usize::from(verdict.problems.iter().any(|problem| problem.contains("OutcomeUnknown")));
         println!("FAILED: {job}");
     }
-    let is_whole = is_full && options.only.is_none() && options.schedule.is_none();
+    let is_whole = is_full && options.only.is_none() && options.schedule.is_none() && !options.exchange;
     println!("\n{}", state.matrix.table(is_whole));
     if is_whole {
         for cell in state.matrix.empty() {
@@ -140,6 +141,8 @@ struct State {
     failed: Vec<(Job, Verdict)>,
     problems: Vec<String>,
     matrix: Matrix,
+    /// Are exchanges hit alone?
+    exchange: bool,
     seed: u64,
     began: Option<Instant>,
     told: usize,
@@ -161,7 +164,8 @@ impl Shared {
             let sure = state.matrix.faults() + state.under_way;
             (!alone && sure < state.wanted).then(|| {
                 state.next_schedule += 1;
-                Job::random(state.seed, state.next_schedule)
+                let job = Job::random(state.seed, state.next_schedule);
+                if state.exchange { job.clone().into_exchange().unwrap_or(job) } else { job }
             })
         };
         let job = planned.or_else(more);
@@ -180,9 +184,10 @@ fn play(options: &Options, seed: u64) -> Shared {
     let lanes = {
         let mut state = shared.unlock();
         state.seed = seed;
+        state.exchange = options.exchange;
         state.began = Some(Instant::now());
         if !faketime {
-            for fault in [Fault::WallAhead, Fault::WallBack, Fault::BothAhead, Fault::BothBack] {
+            for fault in Fault::ALL.into_iter().filter(|fault| fault.cast().needs_faketime()) {
                 state.matrix.is_not_run(fault, "faketime is not installed");
             }
             if is_full && !options.without_faketime {
@@ -193,7 +198,11 @@ fn play(options: &Options, seed: u64) -> Shared {
         }
         if !small_disk {
             state.matrix.is_not_run(Fault::JournalFull, "only who may mount a file system can fill one");
+            if is_full && !options.without_mount {
+                state.problems.push("full journals were not run: run it as root, or say --without-mount".to_owned());
+            }
         }
+        let in_exchange = |job: Job| if options.exchange { job.into_exchange() } else { Some(job) };
         let can = |cell: &Cell| {
             (faketime || !cell.fault.cast().needs_faketime()) && (small_disk || cell.fault != Fault::JournalFull)
         };
@@ -207,7 +216,8 @@ fn play(options: &Options, seed: u64) -> Shared {
             (None, None) => schedule::slice(seed),
         };
         jobs.retain(|job| job.cells.iter().all(can));
-        if is_full && options.only.is_none() && options.schedule.is_none() {
+        jobs = jobs.into_iter().filter_map(in_exchange).collect();
+        if is_full && options.only.is_none() && options.schedule.is_none() && !options.exchange {
             let alone = Cell::sensible().filter(|cell| cell.fault.needs_own_server());
             state.alone = alone.enumerate().map(|(nth, cell)| Job::of(cell, nth)).collect();
         }
@@ -279,7 +289,7 @@ async fn perform(shared: Shared, plane: &'static ControlPlane, alone: bool) {
         {
             let mut state = shared.unlock();
             state.under_way -= faults;
-            state.matrix.add(&hit, &verdict);
+            state.matrix.add(&hit, job.trigger == Trigger::Code, &verdict);
             if well && hit.is_empty() {
                 state.matrix.missed();
                 job.missed += 1;
@@ -324,8 +334,13 @@ async fn refresh(lane: &mut Lane, job: &Job) -> (Vec<Cell>, Verdict) {
     let cast = job.cells[0].fault.cast();
     lane.on_stage(cast).await;
     let new = match job.trigger {
-        Trigger::Due => Some(lane.new_shop(Trigger::Due).await),
+        Trigger::Due | Trigger::Code => Some(lane.new_shop(job.trigger).await),
         Trigger::Request => None,
+    };
+    let made_with = match (&new, job.trigger) {
+        (Some(new), Trigger::Code) => Some(lane.authorized(new, job.variant / 2 == 0).await),
+        (Some(new), _) => Some(lane.secret_of(new)),
+        (None, _) => None,
     };
     let shop = match &new {
         Some(new) => new.id.clone(),
@@ -334,7 +349,7 @@ async fn refresh(lane: &mut Lane, job: &Job) -> (Vec<Cell>, Verdict) {
     lane.begin(&shop);
     let before = lane.simulator.shop(&shop).await;
     let request = new.is_none().then(|| format!("{} {}", before.counters.presentations, job.cells[0]));
-    let case = Case { shop, request, before, variant: job.variant };
+    let case = Case { shop, request, made_with, before, variant: job.variant };
     let mut aimed = Vec::new();
     for (place, cell) in job.cells.iter().enumerate() {
         aimed.push(aim(lane, &case, *cell, place).await);
@@ -343,8 +358,8 @@ async fn refresh(lane: &mut Lane, job: &Job) -> (Vec<Cell>, Verdict) {
         // It is woken when the first is at the step.
         lane.second().pause();
     }
-    match (&new, &case.request) {
-        (Some(new), _) => lane.put_on_show(new).await,
+    match (new.as_ref().zip(case.made_with.as_ref()), &case.request) {
+        (Some((new, secret)), _) => lane.put_on_show(new, secret).await,
         (None, Some(request)) => {
             if job.cells.iter().any(|cell| cell.step == Step::Read) {
                 // What is known of the Secret is not read again: somebody changes it.
@@ -417,6 +432,9 @@ async fn close(shared: &Shared, mut lane: Lane) {
         for (at, pair) in lane.simulator.history(&shop.id).await.iter().enumerate() {
             scan.add(&format!("access token {at} of {}", shop.id), &pair.access_token);
             scan.add(&format!("refresh token {at} of {}", shop.id), &pair.refresh_token);
+        }
+        for code in lane.simulator.codes_of(&shop.id).await {
+            scan.add(&format!("code {} of {}", code.serial, shop.id), &code.auth_code);
         }
     }
     let texts: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();

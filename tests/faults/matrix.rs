@@ -36,6 +36,8 @@ pub struct Matrix {
     unknown: usize,
     reauthorized: usize,
     schedules: usize,
+    /// Faults that hit an exchange.
+    of_exchanges: usize,
     missed: usize,
     recovered: Vec<Duration>,
 }
@@ -51,8 +53,9 @@ fn worst(of: &[Duration]) -> Duration {
 }
 
 impl Matrix {
-    /// Takes in one refresh that was hit by these.
-    pub fn add(&mut self, hit: &[Cell], verdict: &Verdict) {
+    /// Takes in one refresh, or one exchange, that was hit by these.
+    pub fn add(&mut self, hit: &[Cell], is_exchange: bool, verdict: &Verdict) {
+        self.of_exchanges += if is_exchange { hit.len() } else { 0 };
         for cell in hit {
             let field = self.fields.entry(*cell).or_default();
             field.times += 1;
@@ -162,9 +165,10 @@ impl Matrix {
             format!("{} ({disallowed} NOT allowed)", self.unknown)
         };
         format!(
-            "faults: {}, lost: {}, spent twice: {}, outcome unknown: {unknown}, recover median {:.1} s, worst {:.1} s \
+            "faults: {} ({} of them in exchanges), lost: {}, spent twice: {}, outcome unknown: {unknown}, recover median {:.1} s, worst {:.1} s \
              ({} refreshes, {} of them under a schedule; authorized again: {}; aimed and missed: {})",
             self.faults(),
+            self.of_exchanges,
             self.lost,
             self.spent_twice,
             median(&self.recovered).as_secs_f64(),
@@ -197,7 +201,7 @@ impl Matrix {
             told
         };
         json!({
-            "seed": seed, "failures": failures, "faults": self.faults(), "lost": self.lost,
+            "seed": seed, "failures": failures, "faults": self.faults(), "ofExchanges": self.of_exchanges, "lost": self.lost,
             "spentTwice": self.spent_twice, "unknown": self.unknown, "reauthorized": self.reauthorized,
             "refreshes": self.recovered.len(), "schedules": self.schedules, "missed": self.missed,
             "recoverMedianSeconds": seconds(median(&self.recovered)),

@@ -15,6 +15,9 @@ pub struct Options {
     pub schedule: Option<usize>,
     pub times: usize,
     pub without_faketime: bool,
+    pub without_mount: bool,
+    /// Exchanges of authorization codes alone.
+    pub exchange: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +37,8 @@ pub const NAME: &str = "a_slice_of_the_fault_suite_loses_no_token_and_spends_non
 
 const USAGE: &str = "\
 usage: cargo test --test faults -- [--full] [--seed N] [--faults N] [--lanes N]
-                                   [--only STEP/FAULT[+…]] [--schedule N] [--times N] [--without-faketime]";
+                                   [--only STEP/FAULT[+…]] [--schedule N] [--times N] [--exchange]
+                                   [--without-faketime] [--without-mount]";
 
 impl Options {
     pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Self, String> {
@@ -47,6 +51,8 @@ impl Options {
             schedule: None,
             times: 1,
             without_faketime: false,
+            without_mount: false,
+            exchange: false,
         };
         let (mut filters, mut skips) = (Vec::new(), Vec::new());
         let (mut exact, mut ignored_alone) = (false, false);
@@ -66,7 +72,15 @@ impl Options {
                 "--times" => options.times = number::<usize>(&value()?)?.max(1),
                 "--only" => {
                     let text = value()?;
-                    let cells: Option<Vec<Cell>> = text.split('+').map(Cell::parse).collect();
+                    // Some faults have the sign in their name.
+                    let names = text.split('+').fold(Vec::<String>::new(), |mut names, part| {
+                        match names.last_mut() {
+                            Some(before) if !part.contains('/') => *before = format!("{before}+{part}"),
+                            _ => names.push(part.to_owned()),
+                        }
+                        names
+                    });
+                    let cells: Option<Vec<Cell>> = names.iter().map(|name| Cell::parse(name)).collect();
                     let cells = cells.ok_or_else(|| {
                         let cells: Vec<_> = Cell::sensible().map(|cell| cell.to_string()).collect();
                         format!("{text:?} is no field of the matrix; these are: {}", cells.join(" "))
@@ -74,6 +88,8 @@ impl Options {
                     options.only = Some(cells);
                 }
                 "--without-faketime" => options.without_faketime = true,
+                "--without-mount" => options.without_mount = true,
+                "--exchange" => options.exchange = true,
                 "--list" => options.what = What::List,
                 "--exact" => exact = true,
                 "--ignored" => ignored_alone = true,

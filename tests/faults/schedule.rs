@@ -46,6 +46,8 @@ pub enum Trigger {
     Request,
     /// A new integration whose access token is about to expire.
     Due,
+    /// A new integration whose Secret holds an authorization code: an exchange, and no refresh.
+    Code,
 }
 
 /// One refresh and what is done to it.
@@ -81,6 +83,23 @@ impl Job {
         }
     }
 
+    /// The same field, hit in an exchange. None where that makes no sense.
+    pub fn of_exchange(cell: Cell, nth: usize) -> Option<Self> {
+        exchanges(cell.fault).then(|| {
+            let usual = Self::of(cell, nth);
+            Self { name: format!("--exchange {}", usual.name), trigger: Trigger::Code, ..usual }
+        })
+    }
+
+    /// This job with an exchange in the place of its refresh, where that makes sense.
+    pub fn into_exchange(self) -> Option<Self> {
+        if self.trigger == Trigger::Code {
+            return Some(self);
+        }
+        let makes_sense = self.cells.iter().all(|cell| exchanges(cell.fault));
+        makes_sense.then(|| Self { name: format!("--exchange {}", self.name), trigger: Trigger::Code, ..self })
+    }
+
     /// These, in this order.
     pub fn chosen(cells: &[Cell], nth: usize) -> Self {
         let names: Vec<_> = cells.iter().map(ToString::to_string).collect();
@@ -113,6 +132,12 @@ fn never_due(cell: Cell) -> bool {
     matches!(cell.fault, Fault::TikTokOldPair | Fault::BothBack)
 }
 
+/// Does this fault make sense in an exchange? Where a person puts other tokens there, which of two authorizations TikTok
+/// got first is chance, and with it which pair is alive: the tests of the operator tell of that.
+const fn exchanges(fault: Fault) -> bool {
+    !matches!(fault, Fault::Replaced | Fault::RecreatedNew | Fault::RecreatedEmpty)
+}
+
 /// May these not both be injected into one refresh?
 fn clash(one: Cell, other: Cell) -> bool {
     let either = |test: &dyn Fn(Cell, Cell) -> bool| test(one, other) || test(other, one);
@@ -139,6 +164,7 @@ pub fn whole(seed: u64, faults: usize, run: impl Fn(Cell) -> bool) -> Vec<Job> {
         // About a third of all faults come in schedules.
         if number * 7 < planned {
             let job = Job::random(seed, number);
+            let job = if number % 3 == 1 { job.clone().into_exchange().unwrap_or(job) } else { job };
             planned += job.cells.len();
             number += 1;
             jobs.push(job);
@@ -149,7 +175,10 @@ pub fn whole(seed: u64, faults: usize, run: impl Fn(Cell) -> bool) -> Vec<Job> {
                 random.shuffle(&mut again);
             }
             let cell = again.pop().expect("it was just filled");
-            jobs.push(Job::of(cell, nth + random.below(2) * 2));
+            let variant = nth + random.below(2) * 2;
+            // The first time it is an exchange, and then every other time.
+            let exchange = if nth % 2 == 1 { Job::of_exchange(cell, variant) } else { None };
+            jobs.push(exchange.unwrap_or_else(|| Job::of(cell, variant)));
             planned += 1;
         }
     }
@@ -172,6 +201,20 @@ pub fn slice(seed: u64) -> Vec<Job> {
     }
     for step in Step::ALL {
         jobs.push(Job::of(Cell { step, fault: Fault::KillAfter }, random.below(4)));
+    }
+    for (step, fault) in [
+        (Step::Rehearsal, Fault::Slow),
+        (Step::Claim, Fault::KillAfter),
+        (Step::Intent, Fault::KillAfter),
+        (Step::Call, Fault::KillAfter),
+        (Step::Call, Fault::TikTokCuts),
+        (Step::Call, Fault::TwoLeaders),
+        (Step::Journal, Fault::KillAfter),
+        (Step::Persist, Fault::CutAfter),
+        (Step::Persist, Fault::RecreatedOld),
+        (Step::Settle, Fault::KillBefore),
+    ] {
+        jobs.extend(Job::of_exchange(Cell { step, fault }, random.below(4)));
     }
     jobs.extend((0..6).map(|number| Job::random(seed, number)));
     random.shuffle(&mut jobs);

@@ -5,7 +5,7 @@
 #   tests/faults/selftest.sh [NAME...]      all defects, or some by name
 #
 # A patch begins with what is wrong, then "Cells:", which are tried in turn, "Says:", what the suite has to
-# say, and "Env:" where the operator needs more. One build folder serves all; it is kept between runs.
+# say, "Args:" where the suite needs more, and "Env:" where the operator does. One build folder serves all; it is kept between runs.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 defects=$root/tests/faults/defects
@@ -32,7 +32,7 @@ for name in "${names[@]}"; do
   caught=
   for cells in $(field Cells "$patch"); do
     if (cd "$copy" && CARGO_TARGET_DIR=$cache/target cargo test --quiet --test faults -- \
-      --full --seed 1 --times 8 --lanes 8 --only "$cells") >"$log" 2>&1; then
+      --full --seed 1 --times 8 --lanes 8 $(field Args "$patch") --only "$cells") >"$log" 2>&1; then
       continue
     fi
     if grep -qE "$says" "$log"; then

@@ -23,8 +23,10 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Case {
     pub shop: String,
-    /// The annotation that asks for it; none where the token is due.
+    /// The annotation that asks for it; none where the token is due, or a code is there.
     pub request: Option<String>,
+    /// What the Secret was made with; none where it is an older one.
+    pub made_with: Option<tiktok_shop_testkit::fixtures::SecretFixture>,
     /// The shop before it.
     pub before: Shop,
     pub variant: usize,
@@ -291,7 +293,8 @@ impl Aimed {
                 self.go(lane, hold);
             }
             Fault::RecreatedOld => {
-                lane.recreate(lane.secret_of(&case.before), shop).await;
+                let old = case.made_with.clone().unwrap_or_else(|| lane.secret_of(&case.before));
+                lane.recreate(old, shop).await;
                 self.go(lane, hold);
             }
             Fault::RecreatedNew => {
@@ -368,8 +371,9 @@ impl Aimed {
                 lane.second().resume();
                 let secret = format!("/secrets/{shop}");
                 let at_work = move |seen: &Seen| seen.received > from && seen.path.ends_with(&secret);
-                lane.api.try_request(at_work, Duration::from_millis(1_200)).await;
+                let has_worked = lane.api.try_request(at_work, Duration::from_secs(5)).await.is_some();
                 self.go(lane, hold);
+                return has_worked;
             }
             Fault::LeaseTaken => {
                 lane.take_lease().await;
@@ -469,6 +473,12 @@ fn journal_state(journal: &std::path::Path) -> Vec<(std::ffi::OsString, u64, Opt
         .collect();
     state.sort();
     state
+}
+
+/// Whether a status says that a code was refused.
+pub fn is_code_rejected(status: &Value) -> bool {
+    tiktok_shop_testkit::fixtures::has_condition(status, "Refreshed", "False", "AuthorizationCodeRejected")
+        || tiktok_shop_testkit::fixtures::has_condition(status, "Ready", "False", "AuthorizationCodeRejected")
 }
 
 /// Whether a status says that a person must authorize the shop again.

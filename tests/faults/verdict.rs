@@ -10,13 +10,13 @@ use serde_json::Value;
 use tiktok_shop_testkit::{
     fixtures::has_condition,
     proxy::Seen,
-    simulator::{Presentation, Shop, TokenState},
+    simulator::{CodeState, Presentation, Shop, TokenState},
     steps,
 };
 
 use crate::{
     lane::{CALL_TIMEOUT, Lane, is_ready},
-    strike::{Case, is_rejected},
+    strike::{Case, is_code_rejected, is_rejected},
 };
 
 /// The longest way back: rights that were granted, of which no watch tells, are looked at again
@@ -74,9 +74,15 @@ pub async fn judge(lane: &Lane, case: &Case, whole: Instant, meddling: Meddling)
         Ok(()) => verdict.recovered = Some(whole.elapsed()),
         Err(problem) => {
             verdict.problems.push(problem);
-            if let Some(token) = current_unless_stored(lane, &case.shop).await
-                && outcome_of_spending(lane, case, &token).await == Outcome::Known
-            {
+            let mut is_known = false;
+            if let Some(token) = current_unless_stored(lane, &case.shop).await {
+                is_known |= outcome_of_spending(lane, case, &token).await == Outcome::Known;
+            }
+            for code in lane.simulator.codes_of(&case.shop).await {
+                let used = code.state == CodeState::Used && !is_stored(lane, &case.shop).await;
+                is_known |= used && outcome_of_spending(lane, case, &code.auth_code).await == Outcome::Known;
+            }
+            if is_known {
                 verdict.lost += 1;
                 verdict.problems.push("the pair that is current at TikTok was received, and is nowhere".to_owned());
             }
@@ -193,6 +199,8 @@ fn is_well(status: &Value, secret: Option<&Secret>, shop: &Shop, handled: Option
         None => true,
     };
     is_ready(status) && unclaimed && done && holds(secret, shop) && shop.refresh_token_state == TokenState::Current
+        // A code that was there was exchanged.
+        && value(secret, "auth_code").is_none()
         // Where it was due, it was refreshed.
         && shop.access_expires_at() > chrono::Utc::now().timestamp() + 86_400
 }
@@ -216,14 +224,19 @@ fn holds(secret: Option<&Secret>, shop: &Shop) -> bool {
 }
 
 const REJECTED: &str = "the refresh token was rejected";
+const CODE_REJECTED: &str = "the authorization code was rejected";
 const NO_TOKENS: &str = "there are no tokens";
 const FORGOTTEN: &str = "what was known of a refusal went with the integration";
 const REFUSED: &str = "TikTok answered the request with an error";
 
 /// Why only a person can help, where that is so.
 fn helpless(status: &Value, secret: Option<&Secret>, shop: &Shop, request: Option<&str>) -> Option<&'static str> {
+    let code = value(secret, "auth_code");
+    if is_code_rejected(status) && code.is_some() {
+        return Some(CODE_REJECTED);
+    }
     if value(secret, "refresh_token").is_none() {
-        return Some(NO_TOKENS);
+        return code.is_none().then_some(NO_TOKENS);
     }
     if is_rejected(status) && !holds(secret, shop) {
         return Some(REJECTED);
@@ -245,6 +258,23 @@ async fn help(
     secret: Option<&Secret>,
 ) {
     match why {
+        CODE_REJECTED => {
+            let refused = value(secret, "auth_code").unwrap_or_default();
+            if !person.refused.insert(refused.clone()) {
+                return;
+            }
+            if outcome_of_spending(lane, case, &refused).await == Outcome::Known {
+                verdict.lost += 1;
+                verdict.problems.push(
+                    "a new code was needed, though TikTok's answer to the first had been delivered to a process that \
+                     lived to keep it"
+                        .to_owned(),
+                );
+            }
+            person.authorized += 1;
+            person.replaced = true;
+            lane.authorize_again(&case.shop).await;
+        }
         REJECTED => {
             let refused = value(secret, "refresh_token").unwrap_or_default();
             if !person.refused.insert(refused.clone()) {
@@ -291,6 +321,12 @@ async fn help(
     }
 }
 
+/// Does the Secret hold the pair that is current at TikTok?
+async fn is_stored(lane: &Lane, shop: &str) -> bool {
+    let secret = lane.view.now(|shown| shown.secrets.get(shop).cloned());
+    holds(secret.as_ref(), &lane.simulator.shop(shop).await)
+}
+
 /// The refresh token that stands in the Secret, where it is not the current one.
 async fn current_unless_stored(lane: &Lane, shop: &str) -> Option<String> {
     let secret = lane.view.now(|shown| shown.secrets.get(shop).cloned());
@@ -298,15 +334,27 @@ async fn current_unless_stored(lane: &Lane, shop: &str) -> Option<String> {
     if holds(secret.as_ref(), &now) { None } else { value(secret.as_ref(), "refresh_token") }
 }
 
-/// This job's calls that presented a token, in order, each with what TikTok says of it.
+/// What can be spent: by name for a message, by value, and each time that it was presented.
+async fn credentials(lane: &Lane, shop: &str) -> Vec<(String, String, Vec<Presentation>)> {
+    let tokens = lane.simulator.tokens_of(shop).await.into_iter();
+    let tokens =
+        tokens.map(|record| (format!("refresh token {}", record.serial), record.refresh_token, record.presentations));
+    let codes = lane.simulator.codes_of(shop).await.into_iter();
+    let codes = codes.map(|record| (format!("code {}", record.serial), record.auth_code, record.presentations));
+    tokens.chain(codes).collect()
+}
+
+/// This job's calls that presented a token or a code, in order, each with what TikTok says of it.
 async fn calls(lane: &Lane, case: &Case, token: &str) -> Vec<(Seen, Option<Presentation>)> {
-    let presented =
-        |seen: &Seen| seen.json()["refresh_token"] == *token || seen.param("refresh_token").as_deref() == Some(token);
+    let presented = |seen: &Seen| {
+        let by_query = |name| seen.param(name).as_deref() == Some(token);
+        seen.json()["refresh_token"] == *token || by_query("refresh_token") || by_query("auth_code")
+    };
     let mut seen = lane.tiktok.requests();
     seen.retain(|seen| steps::call()(seen) && seen.forwarded.is_some() && presented(seen));
     seen.sort_by_key(|seen| seen.forwarded);
-    let record = lane.simulator.tokens_of(&case.shop).await.into_iter().find(|record| record.refresh_token == token);
-    let told = record.map(|record| record.presentations).unwrap_or_default();
+    let record = credentials(lane, &case.shop).await.into_iter().find(|(_, value, _)| value == token);
+    let told = record.map(|(_, _, presentations)| presentations).unwrap_or_default();
     // The last ones: earlier jobs presented other tokens, and of this one nothing but these.
     let skipped = told.len().saturating_sub(seen.len());
     let mut told = told.into_iter().skip(skipped);
@@ -316,7 +364,8 @@ async fn calls(lane: &Lane, case: &Case, token: &str) -> Vec<(Seen, Option<Prese
 /// What could be known of the call that spent a token.
 async fn outcome_of_spending(lane: &Lane, case: &Case, token: &str) -> Outcome {
     let spending = calls(lane, case, token).await.into_iter().find(|(_, told)| {
-        told.as_ref().is_some_and(|told| told.outcome == tiktok_shop_testkit::simulator::Outcome::Refreshed)
+        use tiktok_shop_testkit::simulator::Outcome::{Exchanged, Refreshed};
+        told.as_ref().is_some_and(|told| matches!(told.outcome, Refreshed | Exchanged))
     });
     match spending {
         Some((seen, told)) => outcome(lane, case, &seen, told.as_ref()),
@@ -363,11 +412,11 @@ fn outcome(lane: &Lane, case: &Case, call: &Seen, told: Option<&Presentation>) -
 /// No token is presented again after it was spent, unless nobody could know that it was, or a
 /// person asked for it.
 async fn presentations(lane: &Lane, case: &Case, insisted: Option<Instant>, verdict: &mut Verdict) {
-    for record in lane.simulator.tokens_of(&case.shop).await {
-        if !record.presentations.iter().any(|told| told.after_spent) {
+    for (name, value, presentations) in credentials(lane, &case.shop).await {
+        if !presentations.iter().any(|told| told.after_spent) {
             continue;
         }
-        let calls = calls(lane, case, &record.refresh_token).await;
+        let calls = calls(lane, case, &value).await;
         for (at, (call, told)) in calls.iter().enumerate() {
             let asked_for = insisted.is_some_and(|insisted| call.received >= insisted);
             if asked_for || !told.as_ref().is_some_and(|told| told.after_spent) {
@@ -384,15 +433,14 @@ async fn presentations(lane: &Lane, case: &Case, insisted: Option<Instant>, verd
                 });
             if known {
                 verdict.spent_twice += 1;
-                verdict.problems.push(format!(
-                    "refresh token {} was presented again (request {}) though its outcome was known",
-                    record.serial, call.seq
-                ));
+                verdict
+                    .problems
+                    .push(format!("{name} was presented again (request {}) though its outcome was known", call.seq));
             }
         }
-        if calls.len() < record.presentations.iter().filter(|told| told.after_spent).count() {
+        if calls.len() < presentations.iter().filter(|told| told.after_spent).count() {
             verdict.spent_twice += 1;
-            verdict.problems.push(format!("refresh token {} of an earlier refresh was presented again", record.serial));
+            verdict.problems.push(format!("{name} of an earlier refresh was presented again"));
         }
     }
 }
@@ -503,8 +551,8 @@ async fn may_be_unknown(lane: &Lane, case: &Case) -> bool {
     if lane.tiktok.count(cut) > 0 {
         return true;
     }
-    for record in lane.simulator.tokens_of(&case.shop).await {
-        for (call, told) in calls(lane, case, &record.refresh_token).await {
+    for (_, value, _) in credentials(lane, &case.shop).await {
+        for (call, told) in calls(lane, case, &value).await {
             if matches!(outcome(lane, case, &call, told.as_ref()), Outcome::Unknown(_)) {
                 return true;
             }

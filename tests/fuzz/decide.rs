@@ -3,15 +3,17 @@
 //!
 //! What `src/decide/tests.rs` holds of one instant and one policy is not said again here.
 
-use tiktok_shop_operator::api::Reason;
+use std::time::Duration;
+
+use tiktok_shop_operator::api::{REFRESH_BEFORE_MAX_PERCENT, Reason, RefreshBefore};
 use tiktok_shop_operator::decide::{
-    ClaimFacts, ClaimStanding, CredentialsState, Decision, Failure, History, Observed, Policy, SecretState, TokenFacts,
-    Waiting, decide,
+    Because, ClaimFacts, ClaimStanding, CodeFacts, CodeFailure, CredentialsState, Decision, Failure, History, Observed,
+    Policy, SecretState, TokenFacts, Waiting, decide,
 };
 use tiktok_shop_operator::tokens::{Digest, LATEST};
 
 /// The bounds of `refreshBefore`, in seconds.
-const REFRESH_BEFORE: std::ops::RangeInclusive<i64> = 300..=144 * 3_600;
+const REFRESH_BEFORE: std::ops::RangeInclusive<u64> = 300..=144 * 3_600;
 
 /// Seconds between two refreshes at the least, however short a token's life.
 const SHORTEST_PAUSE: i64 = 5;
@@ -51,13 +53,16 @@ pub fn check(input: &[u8]) {
         credentials,
         secret,
         secret_in_use: bytes.u8() == u8::MAX,
-        history: History { consecutive_failures: bytes.u32(), failure },
+        history: History { consecutive_failures: bytes.u32(), failure, code: None },
         seed: bytes.i64().cast_unsigned(),
+        code: None,
     };
+    let observed = with_code(observed, &mut bytes, now);
 
     let decision = decide(&observed, &policy, now);
     assert_eq!(decide(&observed, &policy, now), decision, "asked again, it says something else");
     match decision {
+        Decision::Refresh { because: Because::AuthorizationCode } => may_be_exchanged(&observed),
         Decision::Refresh { .. } => may_be_refreshed(&observed, now),
         Decision::Idle { until } => {
             assert!(until > now, "it waits for the past, and so without end");
@@ -69,12 +74,20 @@ pub fn check(input: &[u8]) {
             let then = decide(&observed, &policy, until);
             let has_slid = matches!(then, Decision::Wait { because: Waiting::Backoff, .. });
             // What lay ahead when the clock was set back counts once it has come, which it does once.
-            assert!(!has_slid || lies_ahead(&observed, now), "the pause slides: {then:?}");
-            not_past_the_life(&observed, until);
+            // Of tokens and a code, each has its own pause.
+            let two = observed.open_code().is_some() && observed.tokens().is_some();
+            assert!(!has_slid || two || lies_ahead(&observed, now), "the pause slides: {then:?}");
+            if observed.open_code().is_some() {
+                assert!(until <= now.saturating_add(LONGEST_PAUSE), "a code's turn is slept through");
+            } else {
+                not_past_the_life(&observed, until);
+            }
         }
         Decision::Wait { until, because: Waiting::Claim } => {
-            let claim = observed.tokens().and_then(|facts| facts.claim).expect("a claim is waited for");
-            assert_eq!(claim.standing, ClaimStanding::Alive { until });
+            let of_tokens = observed.tokens().and_then(|facts| facts.claim);
+            let of_code = observed.open_code().and_then(|code| code.claim);
+            let alive = |claim: ClaimFacts| claim.standing == ClaimStanding::Alive { until };
+            assert!([of_tokens, of_code].into_iter().flatten().any(alive), "no such claim is waited for");
         }
         Decision::Blocked { recheck, .. } => {
             assert!(recheck.is_none_or(|at| at > now), "it is looked at again without end");
@@ -86,7 +99,36 @@ pub fn check(input: &[u8]) {
 fn lies_ahead(observed: &Observed<'_>, now: i64) -> bool {
     let claim = observed.tokens().and_then(|facts| facts.claim).map(|claim| claim.at);
     let failure = observed.history.failure.map(|failure| failure.at);
-    [claim, failure].into_iter().flatten().any(|at| at > now)
+    let code_claim = observed.code.and_then(|code| code.claim).map(|claim| claim.at);
+    let code_failure = observed.history.code.map(|code| code.failure.at);
+    [claim, failure, code_claim, code_failure].into_iter().flatten().any(|at| at > now)
+}
+
+/// What stands at the end of an input, so that older ones mean what they meant.
+fn with_code<'a>(observed: Observed<'a>, bytes: &mut Bytes<'_>, now: i64) -> Observed<'a> {
+    if !bytes.flag() {
+        return observed;
+    }
+    let known_spent = bytes.flag();
+    let facts = facts(bytes, now);
+    let code = CodeFacts { known_spent, immutable: facts.immutable, claim: facts.claim };
+    let failure = bytes.flag().then(|| Failure {
+        reason: Reason::ALL[usize::from(bytes.u8()) % Reason::ALL.len()],
+        at: bytes.time(now),
+        still_applies: bytes.flag(),
+    });
+    let failures = bytes.u32();
+    let failed = failure.map(|failure| CodeFailure { failure, failures });
+    Observed { code: Some(code), history: History { code: failed, ..observed.history }, ..observed }
+}
+
+fn may_be_exchanged(observed: &Observed<'_>) {
+    let code = observed.open_code().expect("without a code nothing can be exchanged");
+    assert!(!observed.suspended && !observed.secret_in_use);
+    assert!(observed.tokens().map_or(!code.immutable, |facts| !facts.immutable));
+    assert_eq!(observed.credentials, CredentialsState::Presumed);
+    let claim = code.claim.map(|claim| claim.standing);
+    assert!(!matches!(claim, Some(ClaimStanding::Alive { .. })), "another's claim is passed over");
 }
 
 fn may_be_refreshed(observed: &Observed<'_>, now: i64) {
@@ -100,12 +142,14 @@ fn may_be_refreshed(observed: &Observed<'_>, now: i64) {
 }
 
 /// The window of a living token, or a third of its life, is left to refresh it in.
-fn not_past_the_window(facts: &TokenFacts, refresh_before: i64, until: i64) {
+fn not_past_the_window(facts: &TokenFacts, refresh_before: RefreshBefore, until: i64) {
     let life = |expires_at: i64| facts.born_at.map(|born_at| expires_at.saturating_sub(born_at));
     let after_birth = |pause: i64| facts.born_at.is_some_and(|born_at| until <= born_at.saturating_add(pause));
     match facts.access_expires_at {
         Some(expires_at) if life(expires_at).is_none_or(|life| life > 0) => {
-            let window = life(expires_at).map_or(refresh_before, |life| refresh_before.min(life / 3));
+            let life = life(expires_at);
+            let refresh_before = refresh_before.seconds(life);
+            let window = life.map_or(refresh_before, |life| refresh_before.min(life / 3));
             let in_time = until <= expires_at.saturating_sub(window);
             assert!(in_time || after_birth(SHORTEST_PAUSE), "until {until}, of {facts:?}");
         }
@@ -189,8 +233,11 @@ impl Bytes<'_> {
         }
     }
 
-    fn refresh_before(&mut self) -> i64 {
+    fn refresh_before(&mut self) -> RefreshBefore {
         let width = REFRESH_BEFORE.end() - REFRESH_BEFORE.start() + 1;
-        REFRESH_BEFORE.start() + i64::from(self.u32()) % width
+        if self.u8() == 0 {
+            return RefreshBefore::Percent(1 + self.u8() % REFRESH_BEFORE_MAX_PERCENT);
+        }
+        RefreshBefore::Duration(Duration::from_secs(REFRESH_BEFORE.start() + u64::from(self.u32()) % width))
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tiktok_shop_operator::api::{REFRESH_BEFORE_MAX, REFRESH_BEFORE_MIN, TikTokShopIntegrationSpec, parse_go_duration};
+use tiktok_shop_operator::api::{
+    REFRESH_BEFORE_MAX, REFRESH_BEFORE_MAX_PERCENT, REFRESH_BEFORE_MIN, RefreshBefore, TikTokShopIntegrationSpec,
+    parse_go_duration,
+};
 use tiktok_shop_operator::settings::{Environment, RunArgs, Settings};
 
 /// The longest text that the schema and the flag take, in bytes.
@@ -26,7 +29,15 @@ pub fn check(input: &[u8]) {
         );
     }
 
-    let spec = spec_with(text).refresh_before();
+    let spec = match spec_with(text).refresh_before() {
+        Some(RefreshBefore::Percent(percent)) => {
+            assert_eq!(format!("{percent}%"), text, "a share is written in one way");
+            assert!((1..=REFRESH_BEFORE_MAX_PERCENT).contains(&percent));
+            return;
+        }
+        Some(RefreshBefore::Duration(duration)) => Some(duration),
+        None => None,
+    };
     let is_in_bounds = |duration: &Duration| (REFRESH_BEFORE_MIN..=REFRESH_BEFORE_MAX).contains(duration);
     assert_eq!(spec, read.ok().filter(is_in_bounds));
 

@@ -6,7 +6,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::DateTime;
 use tiktok_shop_operator::api::names;
 use tiktok_shop_operator::tokens::{
-    AppCredentials, AppKeyNames, DigestKey, LATEST, ParsedTokens, SecretData, SecretText, TokenKeyNames, encode,
+    AppCredentials, AppKeyNames, DigestKey, LATEST, ParsedTokens, SecretData, SecretText, TokenKeyNames, ValueProblem,
+    encode,
 };
 
 /// Parts the records of an input.
@@ -19,7 +20,7 @@ const PLANTED: &str = "hunter2";
 pub fn check(input: &[u8]) {
     if input.first() == Some(&b'{') {
         match serde_json::from_slice::<SecretData>(input) {
-            Ok(data) => all_of(&data, &token_keys([None; 4])),
+            Ok(data) => all_of(&data, &token_keys([None; 5])),
             // The error is logged: it may tell a place and a kind, and no value.
             Err(error) => assert!(!error.to_string().contains(PLANTED), "shows what stands in the Secret: {error}"),
         }
@@ -28,7 +29,7 @@ pub fn check(input: &[u8]) {
     let mut records = input.split(|byte| *byte == SEPARATOR);
     let keys = String::from_utf8_lossy(records.next().unwrap_or_default()).into_owned();
     let mut keys = keys.split(',').filter(|key| !key.is_empty());
-    let keys = token_keys([keys.next(), keys.next(), keys.next(), keys.next()]);
+    let keys = token_keys([keys.next(), keys.next(), keys.next(), keys.next(), keys.next()]);
     let pairs = records.filter_map(|record| {
         let end = record.iter().position(|byte| *byte == b'=')?;
         Some((String::from_utf8_lossy(&record[..end]).into_owned(), record[end + 1..].to_vec()))
@@ -50,7 +51,7 @@ fn all_of(data: &SecretData, keys: &TokenKeyNames) {
         (parsed.access_expires_at, &keys.access_token_expire_in),
         (parsed.refresh_expires_at, &keys.refresh_token_expire_in),
     ] {
-        let is_told = parsed.problems.iter().any(|problem| problem.key == **key);
+        let is_told = parsed.problems.contains(&ValueProblem::Expiry(key.to_string()));
         match expiry {
             Some(at) => {
                 assert!((1_000_000_000..=LATEST).contains(&at), "{key} is {at}");
@@ -59,6 +60,10 @@ fn all_of(data: &SecretData, keys: &TokenKeyNames) {
             None => assert_eq!(is_told, data.get(key).is_some(), "an unreadable expiry is told, an absent one is not"),
         }
     }
+    let tokens = [&keys.access_token, &keys.access_token_expire_in, &keys.refresh_token, &keys.refresh_token_expire_in];
+    let is_apart = !tokens.contains(&&keys.auth_code);
+    let code = trimmed(data.get(&keys.auth_code)).filter(|_| is_apart);
+    assert_eq!(parsed.code.as_ref().map(SecretText::expose), code, "the code, which is no token");
     written_back(parsed, keys);
 }
 
@@ -116,12 +121,13 @@ fn data_of(pairs: impl IntoIterator<Item = (String, Vec<u8>)>) -> SecretData {
     serde_json::from_value(json.into()).expect("a map of base64 values is a Secret's data")
 }
 
-fn token_keys(names: [Option<&str>; 4]) -> TokenKeyNames {
-    let [access_token, access_token_expire_in, refresh_token, refresh_token_expire_in] = names;
+fn token_keys(names: [Option<&str>; 5]) -> TokenKeyNames {
+    let [access_token, access_token_expire_in, refresh_token, refresh_token_expire_in, auth_code] = names;
     TokenKeyNames {
         access_token: access_token.unwrap_or(names::DEFAULT_ACCESS_TOKEN_KEY).into(),
         access_token_expire_in: access_token_expire_in.unwrap_or(names::DEFAULT_ACCESS_TOKEN_EXPIRE_IN_KEY).into(),
         refresh_token: refresh_token.unwrap_or(names::DEFAULT_REFRESH_TOKEN_KEY).into(),
         refresh_token_expire_in: refresh_token_expire_in.unwrap_or(names::DEFAULT_REFRESH_TOKEN_EXPIRE_IN_KEY).into(),
+        auth_code: auth_code.unwrap_or(names::DEFAULT_AUTH_CODE_KEY).into(),
     }
 }

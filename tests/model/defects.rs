@@ -27,6 +27,12 @@ pub enum Defect {
     SiblingTakenForPerson,
     /// A person's pair is taken for the spent token.
     PersonOverwritten,
+    /// Of an exchange: tokens that came beside the code are taken for the pair that it replaces.
+    TokensBesideCodeOverwritten,
+    /// A code that is of no more use is not noted on the Secret.
+    UsedCodeNotNoted,
+    /// A claim for one credential forgets that the outcome of the other is unknown.
+    OtherCredentialForgotten,
     /// The journal's entry is settled before the answer is stored.
     ForgottenBeforePersist,
     /// The journal's answers are not stored at start.
@@ -72,6 +78,9 @@ impl Defect {
             {
                 let at = view.version;
                 (State::Persisting { answer, tries }, Command::Persist { at, remove_claim: true })
+            }
+            (Self::TokensBesideCodeOverwritten, state @ State::Comparing { .. }, Event::Read(view)) => {
+                next(attempt, state, Event::Read(View { beside: None, ..view }))
             }
             (Self::UnknownGivenBack, state, event) => match next(attempt, state, event) {
                 (

@@ -1,9 +1,12 @@
 //! What the operator does around `next`: each function says which one of the product it mirrors.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
+use tiktok_shop_operator::api::RefreshBefore;
 use tiktok_shop_operator::decide::{
-    ClaimFacts, ClaimStanding, CredentialsState, Decision, History, Observed, Policy, SecretState, TokenFacts, decide,
+    Because, ClaimFacts, ClaimStanding, CodeFacts, CredentialsState, Decision, History, Observed, Policy, SecretState,
+    TokenFacts, decide,
 };
 use tiktok_shop_operator::transaction::{
     self, Answer, Attempt, CallFailure, Command, Event, Outcome, Release, Standing, State, View, next,
@@ -11,13 +14,13 @@ use tiktok_shop_operator::transaction::{
 
 use super::defects::Defect;
 use super::world::{
-    Claim, Excused, From, GRANTS, Kept, Mark, Pair, ROTATIONS, Run, Seen, Transaction, Wire, Work, World, Write,
-    token_digest, version,
+    CODES, Claim, Excused, From, GRANTS, Kept, Mark, Pair, ROTATIONS, Run, Seen, Transaction, Wire, Work, World, Write,
+    family_of_code, is_code, token_digest, version,
 };
 
 /// The instant at which everything is decided. All pauses are over then: time passes as it pleases.
 const NOW: i64 = 1_000_000_000;
-const POLICY: Policy = Policy { refresh_before: 86_400 };
+const POLICY: Policy = Policy { refresh_before: RefreshBefore::Duration(Duration::from_hours(24)) };
 
 /// What is fixed for a scenario.
 #[derive(Debug, Clone, Copy)]
@@ -102,7 +105,10 @@ fn is_superseded(rules: &Rules, world: &World, told: &Transaction, answer: Pair)
     let Some(present) = world.secret.and_then(|secret| secret.pair.map(|pair| (secret, pair))) else { return false };
     let (secret, pair) = present;
     // A pair of another authorization, which an outsider put there, holds as long as nobody knows it to be spent.
-    let is_anothers = pair.family() != answer.family() && world.marks[usize::from(pair.refresh)] != Mark::Spent;
+    // The pair that stood beside a code is no such one: the code's pair was to replace it.
+    let is_anothers = pair.family() != answer.family()
+        && world.marks[usize::from(pair.refresh)] != Mark::Spent
+        && !(told.is_exchange() && told.from_pair == Some(pair));
     let is_newer = pair.family() > answer.family()
         || is_anothers
         || (pair.family() == answer.family() && pair.access >= answer.access);
@@ -151,8 +157,9 @@ impl Rules {
                     result = self.judge_end_of_answer(world, &told, outcome);
                 }
                 let dead = outcome == Outcome::CallFailed(CallFailure::Rejected);
-                let stands =
-                    world.secret.is_none_or(|secret| secret.pair.is_some_and(|pair| pair.refresh == told.from));
+                let stands = world.secret.is_none_or(|secret| {
+                    secret.code == Some(told.from) || secret.pair.is_some_and(|pair| pair.refresh == told.from)
+                });
                 if dead && (rejected || matches!(told.state, State::Releasing { tries: 0, .. })) && !stands {
                     result = breach(
                         Invariant::LivingTokenDeclaredDead,
@@ -194,12 +201,20 @@ impl Rules {
         if !stands && !is_superseded(self, world, told, answer) {
             return breach(Invariant::AnswerForgotten, "dropped, and what stands in the Secret is no newer one");
         }
-        self.settle_mark(world, told.from, answer);
+        // A code that still stands there is settled by the note that is to come.
+        let claim = world.secret.and_then(|secret| secret.claim);
+        if stands || !told.is_exchange() || claim.is_none_or(|claim| claim.id.attempt != told.attempt) {
+            self.settle_mark(world, told.from, told.from_pair, answer);
+        }
         Ok(())
     }
 
     /// For the witness: the answer to this token is stored or superseded.
-    fn settle_mark(&self, world: &mut World, from: u8, answer: Pair) {
+    fn settle_mark(&self, world: &mut World, from: u8, from_pair: Option<Pair>, answer: Pair) {
+        if let Some(beside) = from_pair.filter(|_| is_code(from)) {
+            // It went with its authorization.
+            world.marks[usize::from(beside.refresh)] = Mark::Spent;
+        }
         let mark = if answer.refresh == from { Mark::Fresh } else { Mark::Spent };
         debug_assert!(self.tiktok == TikTok::Keeps || mark == Mark::Spent);
         world.marks[usize::from(from)] = mark;
@@ -208,21 +223,29 @@ impl Rules {
     /// `outcome::take_in`, as far as it bears on what is done next.
     fn take_in(world: &mut World, at: usize, told: &Transaction, outcome: Outcome) {
         let present = world.secret.and_then(|secret| secret.pair).map(|pair| pair.refresh);
+        let code = world.secret.and_then(|secret| secret.code);
         let process = &mut world.processes[at];
-        if told.granted.is_some_and(|pair| pair.refresh != told.from) {
+        if told.is_exchange() {
+            let beside = told.from_pair.filter(|_| told.work == Work::Spend && told.granted.is_some());
+            process.last_spent = beside.map(|beside| beside.refresh).or(process.last_spent);
+            if told.granted.is_some() || told.refused {
+                process.last_code = Some(told.from);
+            }
+        } else if told.granted.is_some_and(|pair| pair.refresh != told.from) {
             process.last_spent = Some(told.from);
         }
         match outcome {
             Outcome::Refreshed => {}
             Outcome::Stale if told.nth_claim == 0 => process.knows_from_transaction = false,
             Outcome::SupersededByPerson | Outcome::SupersededBySibling => process.knows_from_transaction = false,
+            _ if told.is_exchange() => process.knows_from_transaction &= code.is_none_or(|code| code == told.from),
             _ if present != Some(told.from) => process.knows_from_transaction = false,
             _ => {}
         }
     }
 
     /// `Claims::facts`.
-    fn claim_facts(&self, world: &mut World, at: usize, refresh: u8) -> Option<ClaimFacts> {
+    fn claim_facts(&self, world: &mut World, at: usize, credential: u8) -> Option<ClaimFacts> {
         let claim = world.secret?.claim?;
         let process = &world.processes[at];
         let is_active = process.transaction.as_ref().is_some_and(|transaction| transaction.attempt == claim.id.attempt);
@@ -241,8 +264,9 @@ impl Rules {
         } else {
             ClaimStanding::Unknown
         };
-        if claim.from != refresh && standing != alive {
-            return None;
+        if claim.from != credential && standing != alive {
+            claim.beside.filter(|beside| *beside == credential)?;
+            return Some(ClaimFacts { standing: ClaimStanding::Unknown, presented: 1, at: 0, marked_unknown: true });
         }
         // A further try that led to no call leaves the token as unknown as it was.
         let (standing, again, marked_unknown) = match standing {
@@ -288,9 +312,20 @@ impl Rules {
     pub fn view(&self, world: &mut World, at: usize, attempt: u8) -> View {
         let claim = self.standing(world, at, attempt);
         let secret = world.secret.expect("a view is of a Secret that is there");
+        // `Transaction::stands`.
+        let told = world.processes[at].transaction.as_ref().map(|told| (told.from, told.from_pair));
+        let refresh = secret.pair.map(|pair| token_digest(pair.refresh));
+        let (refresh, beside) = match told {
+            Some((code, from_pair)) if is_code(code) => {
+                let others = refresh.filter(|_| secret.pair != from_pair);
+                if secret.code == Some(code) { (Some(token_digest(code)), others) } else { (others, None) }
+            }
+            _ => (refresh, None),
+        };
         View {
             version: version(true),
-            refresh: secret.pair.map(|pair| token_digest(pair.refresh)),
+            refresh,
+            beside,
             pair: secret.pair.map(Pair::digest),
             refreshed_from: secret.refreshed_from.map(From::digest),
             spent: secret.spent.of_product(),
@@ -302,22 +337,35 @@ impl Rules {
     /// `Controller::evaluate`, and what follows: reads where it is not known what stands there
     /// (`observe::from_secret`, `reading::read_tokens`), decides, and starts what is to be done.
     /// Is there anything done?
+    #[allow(clippy::too_many_lines, reason = "one look, in the order of the product's")]
     pub fn look(&self, world: &mut World, at: usize) -> bool {
         let Some(secret) = world.secret else { return false };
-        let Some(pair) = secret.pair else { return false };
-        let claim = self.claim_facts(world, at, pair.refresh);
+        let pair = secret.pair;
+        if pair.is_none() && secret.code.is_none() {
+            return false;
+        }
+        let claim = pair.and_then(|pair| self.claim_facts(world, at, pair.refresh));
+        let claim_on_code = secret.code.and_then(|code| self.claim_facts(world, at, code));
         let process = &mut world.processes[at];
-        let mut known_spent = secret.noted_pair != Some(pair)
-            && (secret.refreshed_from == Some(From::Token(pair.refresh)) || secret.spent.contains(pair.refresh));
+        let is_noted =
+            |credential| secret.refreshed_from == Some(From::Token(credential)) || secret.spent.contains(credential);
+        let mut known_spent = pair.is_some_and(|pair| secret.noted_pair != Some(pair) && is_noted(pair.refresh));
+        let mut code_spent =
+            secret.code.is_some_and(is_noted) || (secret.code.is_some() && process.last_code == secret.code);
         // A claim that may be over by now is looked at anew.
         let reads = !process.knows_from_transaction || secret.claim.is_some_and(|claim| !claim.marked_unknown);
         if reads {
-            known_spent |= process.last_spent == Some(pair.refresh);
+            known_spent |= pair.is_some_and(|pair| process.last_spent == Some(pair.refresh));
+            let stands = pair.map(|pair| pair.refresh).or(secret.code);
             let reverted = process
                 .journal
                 .kept
-                .filter(|kept| kept.entry.from == pair.refresh || kept.entry.spent_before.contains(pair.refresh))
-                .filter(|kept| kept.answer().refresh != pair.refresh);
+                .filter(|kept| {
+                    stands.is_some_and(|stands| kept.entry.from == stands || kept.entry.spent_before.contains(stands))
+                })
+                .filter(|kept| Some(kept.answer().refresh) != stands);
+            code_spent |= pair.is_none() && reverted.is_some_and(|kept| Some(kept.entry.from) == secret.code);
+            known_spent |= pair.is_some() && reverted.is_some();
             match reverted {
                 Some(kept)
                     if kept.restored
@@ -325,10 +373,7 @@ impl Rules {
                         || secret.spent.contains(kept.answer().refresh)
                         || secret
                             .noted_pair
-                            .is_some_and(|noted| noted != kept.answer() && noted != kept.entry.from_pair) =>
-                {
-                    known_spent = true;
-                }
+                            .is_some_and(|noted| noted != kept.answer() && Some(noted) != kept.entry.from_pair) => {}
                 Some(kept) => {
                     Self::store(world, at, Work::WriteBack, kept);
                     return true;
@@ -339,7 +384,7 @@ impl Rules {
         if !process.leads {
             return false;
         }
-        let facts = TokenFacts {
+        let facts = pair.map(|pair| TokenFacts {
             pair: pair.digest(),
             access_expires_at: Some(if pair.round() < self.rounds { NOW + 1 } else { NOW + 100 * 86_400 }),
             refresh_expires_at: None,
@@ -347,40 +392,57 @@ impl Rules {
             immutable: false,
             known_spent,
             claim,
-        };
+        });
         let observed = Observed {
             suspended: false,
             refresh_before: None,
             request: None,
             credentials: CredentialsState::Presumed,
-            secret: SecretState::Held(&facts),
+            secret: facts.as_ref().map_or(SecretState::Missing, SecretState::Held),
+            code: secret.code.map(|_| CodeFacts { known_spent: code_spent, immutable: false, claim: claim_on_code }),
             secret_in_use: false,
             history: History::default(),
             seed: 0,
         };
-        if !matches!(decide(&observed, &POLICY, NOW), Decision::Refresh { .. }) {
-            return false;
-        }
+        let Decision::Refresh { because } = decide(&observed, &POLICY, NOW) else { return false };
+        // `Controller::start_refresh`, `what_to_spend`.
+        let exchange = because == Because::AuthorizationCode;
+        let from = match (exchange, secret.code, pair) {
+            (true, Some(code), _) => code,
+            (_, _, Some(pair)) => pair.refresh,
+            _ => unreachable!("what is not there is not spent"),
+        };
+        let unknown = |claim: Option<ClaimFacts>| claim.filter(|claim| claim.standing == ClaimStanding::Unknown);
+        let (claim, other) = if exchange {
+            (claim_on_code, pair.map(|pair| pair.refresh).filter(|_| unknown(claim).is_some()))
+        } else {
+            (claim, secret.code.filter(|_| !code_spent && unknown(claim_on_code).is_some()))
+        };
         let process = &world.processes[at];
-        let in_good_faith = secret.by_outsider
-            && secret.refreshed_from != Some(From::Token(pair.refresh))
-            && !secret.spent.contains(pair.refresh)
-            && process.last_spent != Some(pair.refresh)
-            && process.journal.kept.is_none_or(|kept| kept.entry.from != pair.refresh);
-        // `Controller::start_refresh`.
+        let in_good_faith = if exchange { secret.code_put_back } else { secret.by_outsider }
+            && !is_noted(from)
+            && process.last_spent != Some(from)
+            && process.last_code != Some(from)
+            && process.journal.kept.is_none_or(|kept| kept.entry.from != from);
         let (state, command) = transaction::start(version(true));
         let process = process.clone();
+        let mut spent_before = secret.spent.without(from);
+        if let Some(beside) = pair.filter(|_| exchange) {
+            spent_before = spent_before.with(beside.refresh);
+        }
+        if let Some(last) = process.last_spent.filter(|last| *last != from) {
+            spent_before = spent_before.with(last);
+        }
         let attempt = world.unused_attempt();
         world.processes[at].transaction = Some(Transaction {
-            work: Work::Refresh,
+            work: Work::Spend,
             attempt,
             nth_claim: 0,
-            from: pair.refresh,
+            from,
             from_pair: pair,
-            spent_before: process
-                .last_spent
-                .filter(|spent| *spent != pair.refresh)
-                .map_or(secret.spent, |spent| secret.spent.with(spent)),
+            spent_before,
+            other,
+            refused: false,
             unknown_before: claim.is_some_and(|claim| claim.standing == ClaimStanding::Unknown),
             again: claim.is_some_and(|claim| claim.standing == ClaimStanding::Unknown || claim.presented > 1),
             in_good_faith,
@@ -415,6 +477,8 @@ impl Rules {
             from: kept.entry.from,
             from_pair: kept.entry.from_pair,
             spent_before: kept.entry.spent_before,
+            other: None,
+            refused: false,
             unknown_before: false,
             again: false,
             in_good_faith: false,
@@ -458,6 +522,15 @@ impl Rules {
     /// What the process asks the API server to write.
     pub fn write(&self, world: &mut World, at: usize) -> Option<Write> {
         let told = world.processes[at].transaction.as_mut()?;
+        // What `Transaction::look` saw of its own claim, as the write is conditional on that version.
+        let own = world.secret.and_then(|secret| secret.claim).filter(|claim| claim.id.attempt == told.attempt);
+        let remembers = self.defect != Some(Defect::OtherCredentialForgotten);
+        let remainder = own.filter(|_| remembers).and_then(|claim| {
+            let beside = claim.beside.filter(|_| claim.from == told.from);
+            let of_other =
+                beside.map(|beside| Claim { from: beside, beside: None, again: false, marked_unknown: true, ..claim });
+            of_other.or_else(|| (claim.from != told.from).then_some(claim))
+        });
         let claim = |told: &Transaction, marked_unknown| Claim {
             id: told.claim_id(),
             holder: u8::try_from(at).expect("two instances"),
@@ -465,6 +538,7 @@ impl Rules {
             from: told.from,
             again: told.again,
             marked_unknown,
+            beside: told.other,
         };
         Some(match told.command.clone() {
             Command::Claim { .. } => {
@@ -475,7 +549,7 @@ impl Rules {
             }
             Command::Persist { remove_claim, .. } => {
                 let place = usize::from(told.granted?.refresh);
-                let spent = told.work != Work::Refresh && world.marks[place] != Mark::Fresh;
+                let spent = told.work != Work::Spend && world.marks[place] != Mark::Fresh;
                 let notes_dropped = world.secret.is_some_and(|secret| secret.noted_pair.is_none());
                 if spent && notes_dropped && self.forgives(Hole::SpentPairWrittenBack) {
                     world.excused[place] = Excused::All;
@@ -486,10 +560,17 @@ impl Rules {
                     from_pair: told.from_pair,
                     spent_before: told.spent_before,
                     remove_claim,
+                    leave: remainder.filter(|_| !told.is_exchange()),
                 }
             }
-            Command::Release { how: Release::MarkUnknown { .. }, .. } => Write::Settle(Some(claim(told, true))),
-            Command::Release { .. } => Write::Settle(None),
+            Command::Release { how: Release::MarkUnknown { .. }, .. } => {
+                Write::Settle { claim: Some(claim(told, true)), note: None }
+            }
+            Command::Release { .. } => {
+                let is_over = told.is_exchange() && (told.granted.is_some() || told.refused);
+                let notes = self.defect != Some(Defect::UsedCodeNotNoted);
+                Write::Settle { claim: remainder, note: (is_over && notes).then_some(told.from) }
+            }
             _ => return None,
         })
     }
@@ -499,30 +580,54 @@ impl Rules {
         let Some(mut secret) = world.secret else { return Ok(()) };
         let mut result = Ok(());
         match write {
-            Write::Claim(claim) | Write::Settle(Some(claim)) => world.set_claim(Some(claim)),
+            Write::Claim(claim) => world.set_claim(Some(claim)),
             // A patch that changes nothing makes no new version.
-            Write::Settle(None) if secret.claim.is_none() => return Ok(()),
-            Write::Settle(None) => world.set_claim(None),
-            Write::Persist { pair, from, from_pair, spent_before, remove_claim } => {
+            Write::Settle { claim, note }
+                if secret.claim == claim && note.is_none_or(|note| secret.spent.contains(note)) =>
+            {
+                return Ok(());
+            }
+            Write::Settle { claim, note } => {
+                world.set_claim(claim);
+                if let (Some(secret), Some(note)) = (&mut world.secret, note) {
+                    secret.spent = secret.spent.with(note);
+                    let mark = &mut world.marks[usize::from(note)];
+                    *mark = if *mark == Mark::Open { Mark::Spent } else { *mark };
+                }
+            }
+            Write::Persist { pair, from, from_pair, spent_before, remove_claim, leave } => {
                 if let Some(old) = secret.pair {
-                    if old.family() > pair.family() {
+                    let known = old.refresh == from
+                        || spent_before.contains(old.refresh)
+                        || old == pair
+                        || (is_code(from) && Some(old) == from_pair);
+                    if secret.by_outsider && !known && world.marks[usize::from(old.refresh)] != Mark::Spent {
+                        result =
+                            breach(Invariant::PersonOverwritten, "tokens that somebody put there are written over");
+                    } else if old.family() > pair.family() {
                         result =
                             breach(Invariant::PersonOverwritten, "an older authorization's pair is written over it");
-                    } else if world.is_living(old.refresh) && !world.is_living(pair.refresh) {
+                    } else if world.is_living(old.refresh)
+                        && !world.is_living(pair.refresh)
+                        // That TikTok has killed what its code gave, and nobody has presented, nobody can know.
+                        && !(is_code(from) && world.marks[usize::from(pair.refresh)] == Mark::Fresh)
+                    {
                         result = breach(Invariant::AnswerForgotten, "a spent pair is written over a living one");
                     }
                 }
                 secret.pair = Some(pair);
-                secret.refreshed_from =
-                    Some(if pair.refresh == from { From::Pair(from_pair) } else { From::Token(from) });
+                let kept = from_pair.filter(|_| pair.refresh == from);
+                secret.refreshed_from = Some(kept.map_or(From::Token(from), From::Pair));
+                let spent_before = spent_before.and(secret.spent).without(pair.refresh);
                 secret.spent = if pair.refresh == from { spent_before } else { spent_before.with(from) };
+                secret.code = secret.code.filter(|code| *code != from);
                 secret.noted_pair = Some(pair);
                 secret.by_outsider = false;
                 world.secret = Some(secret);
                 if remove_claim {
-                    world.set_claim(None);
+                    world.set_claim(leave);
                 }
-                self.settle_mark(world, from, pair);
+                self.settle_mark(world, from, from_pair, pair);
             }
         }
         world.bump();
@@ -550,9 +655,10 @@ impl Rules {
         if let Some(told) = &mut world.processes[at].transaction {
             told.wire = Wire::Sent;
             told.mark_before = mark;
-            if self.tiktok == TikTok::Keeps {
+            if self.tiktok == TikTok::Keeps && !is_code(from) {
+                // One that is refused is presented again after a pause, and again: that is nothing to count.
                 let family = &mut world.tiktok[usize::from(from / ROTATIONS)];
-                family.grants += 1;
+                family.grants += u8::from(!family.killed);
                 told.call = family.grants;
             }
         }
@@ -590,6 +696,9 @@ impl Rules {
 
     /// TikTok deals with a call: the new pair, or `None` for a refusal.
     pub fn grant(&self, world: &mut World, token: u8, call: u8) -> Option<Pair> {
+        if is_code(token) {
+            return self.exchange(world, token);
+        }
         let living = world.is_living(token);
         let number = token / ROTATIONS;
         let family = &mut world.tiktok[usize::from(number)];
@@ -607,9 +716,24 @@ impl Rules {
         Some(Pair { refresh: number * ROTATIONS + family.current, access: number * GRANTS + nth })
     }
 
+    /// A code gives the first pair of a new authorization, once; the authorizations before it are dead then.
+    fn exchange(&self, world: &mut World, code: u8) -> Option<Pair> {
+        let number = family_of_code(code);
+        if !world.is_good_code(code) {
+            world.tiktok[number].killed |= self.tiktok == TikTok::Kills;
+            return None;
+        }
+        world.used[usize::from(code - CODES[0])] = true;
+        world.tiktok[0].killed = true;
+        world.tiktok[2].killed |= number > 2;
+        let number = u8::try_from(number).expect("few authorizations");
+        Some(Pair { refresh: number * ROTATIONS, access: number * GRANTS })
+    }
+
     /// The answer reaches the process.
     pub fn answered(pair: Option<Pair>, told: &mut Transaction) -> Event {
         told.granted = pair;
+        told.refused = pair.is_none();
         match pair {
             Some(pair) => Event::Answered(Answer {
                 pair: pair.digest(),
@@ -646,13 +770,20 @@ impl Rules {
         if !at_rest {
             return false;
         }
+        // One that is known to be of no use is not; where nothing knows it any more, nobody can help.
+        let noted = |code| secret.spent.contains(code) || secret.refreshed_from == Some(From::Token(code));
+        if secret.code.is_some_and(|code| world.is_good_code(code) && !noted(code)) {
+            return false;
+        }
         let Some(pair) = secret.pair else { return true };
         let kept_is_wanted = world.processes.iter().filter(|process| process.run == Run::Up).any(|process| {
             process.journal.kept.is_some_and(|kept| {
                 !kept.restored
                     && kept.entry.from == pair.refresh
                     // With a newer pair noted, which nobody keeps, the operator says so and waits for a person.
-                    && secret.noted_pair.is_none_or(|noted| noted == kept.answer() || noted == kept.entry.from_pair)
+                    && secret
+                        .noted_pair
+                        .is_none_or(|noted| noted == kept.answer() || Some(noted) == kept.entry.from_pair)
                     && kept.answer().refresh != pair.refresh
                     && world.is_living(kept.answer().refresh)
             })

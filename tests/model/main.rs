@@ -1,4 +1,4 @@
-//! An exhaustive model of the refresh transaction: everything that can happen within given bounds, in
+//! An exhaustive model of the transaction, of refreshes and exchanges: everything that can happen within given bounds, in
 //! every order, looked at state by state.
 //!
 //! It drives the product's own `transaction::{start, replay, next}` and `decide::decide`. What is
@@ -9,9 +9,9 @@
 //! | one or two operator processes | look, read, decide, write, call; be killed at any point and start again (or never, with the node lost); be stopped (SIGSTOP) for as long as it pleases and go on with what they believed; be told to start nothing new; both believe that they lead | `driver.rs`, which names the product's function that each of its own mirrors |
 //! | a journal for each, or none | survives its process; refuses an intent or an answer; drops a kept pair | `driver.rs` |
 //! | the API server | compares versions; applies a write and loses the reply; refuses; is away; gets the request of a process that gave up or died later, or never | `moves.rs` |
-//! | TikTok | rotates the refresh token, or keeps it, or rotates and kills the whole authorization when a spent one is presented; answers; fails with a definite error; loses the answer; gets a call late, or never; deals with a call while its sender is paused | `driver.rs`, `moves.rs` |
-//! | a person | authorizes anew and patches or replaces the Secret, labels it, replaces it with the same file (which drops the annotations), deletes it, creates it anew, empty or with the first pair | `moves.rs` |
-//! | a GitOps tool | patches or replaces the Secret with the first pair | `moves.rs` |
+//! | TikTok | exchanges a code once, and then the authorizations before it are dead; rotates the refresh token, or keeps it, or rotates and kills the whole authorization when a spent one is presented; answers; fails with a definite error; loses the answer; gets a call late, or never; deals with a call while its sender is paused | `driver.rs`, `moves.rs` |
+//! | a person | authorizes anew and patches or replaces the Secret with the new pair, or puts an authorization code there, and another; labels it, replaces it with the same file (which drops the annotations), deletes it, creates it anew, empty or with the first pair | `moves.rs` |
+//! | a GitOps tool | patches or replaces the Secret with the first pair, puts a used code back, replaces all by it | `moves.rs` |
 //!
 //! # What must hold
 //!
@@ -20,15 +20,16 @@
 //! 1. `AnswerForgotten`: an answer that a process holds ends in the Secret, or gives way to a newer one
 //!    or a person's; what was journaled is still there when its process dies; no spent pair is written
 //!    over a living one.
-//! 2. `SpentTwice`: a refresh token is presented again only if the outcome of the time before is unknown
+//! 2. `SpentTwice`: a refresh token, or a code, is presented again only if the outcome of the time before is unknown
 //!    and the claim says so, by its mark, its age or its count, and no other call with it is under way;
 //!    or if TikTok refused it or said that nothing was spent. A token whose answer was stored is never
 //!    presented, unless its claim stood before that answer was stored.
 //! 3. `PersonOverwritten`: a pair of a person's new authorization is never written over with an older
-//!    authorization's.
+//!    authorization's, nor any tokens that somebody put there and that nobody knows to be spent, unless they stood beside
+//!    the code when its exchange began.
 //! 4. `DoesNotRecover` and 5. `Deadlock` (where a claim stands): from **every** state that was reached, with no
 //!    further fault, a state at rest is reached in which nothing living is left to be had, or the living
-//!    token stands in the Secret and is not due. So no cycle without a way out, and no standstill.
+//!    token stands in the Secret and is not due, and no good code waits. So no cycle without a way out, and no standstill.
 //! 6. `LivingTokenDeclaredDead`: a token is given up as refused only if it is the one that stands there.
 //!
 //! A violation is printed as the shortest way to it, step by step, with the product's states, events and
@@ -78,11 +79,23 @@ use std::time::Instant;
 use checker::{Explored, Violation, check};
 use defects::Defect;
 use driver::{Hole, Invariant, Rules, TikTok};
-use scenarios::{ALL, ALONE, AMONG_OTHERS, NOTHING, RULES, Scenario, TWO_LEADERS, TWO_LEADERS_AMONG_OTHERS, WIDE};
+use scenarios::{
+    ALL, ALONE, AMONG_OTHERS, CODES, CODES_OF_TWO_LEADERS, NOTHING, RULES, Scenario, Start, TWO_LEADERS,
+    TWO_LEADERS_AMONG_OTHERS, WIDE,
+};
 use world::{Left, World};
 
 fn explore(rules: &Rules, instances: usize, left: Left) -> Result<Explored, Box<Violation>> {
     check(rules, &World::new(instances, left))
+}
+
+fn begin(start: Start, instances: usize, left: Left) -> World {
+    let world = World::new(instances, left);
+    match start {
+        Start::Tokens => world,
+        Start::Code => world.with_code(true),
+        Start::TokensAndCode => world.with_code(false),
+    }
 }
 
 fn hold(scenarios: &[Scenario]) {
@@ -90,7 +103,7 @@ fn hold(scenarios: &[Scenario]) {
         for tiktok in ALL {
             let rules = Rules { tiktok, ..scenario.rules };
             let began = Instant::now();
-            match explore(&rules, scenario.instances, scenario.left) {
+            match check(&rules, &begin(scenario.start, scenario.instances, scenario.left)) {
                 Ok(Explored { states, steps }) => {
                     println!(
                         "{}, TikTok {tiktok:?}: {states} states, {steps} steps, {:.1?}",
@@ -124,6 +137,16 @@ fn two_instances_that_both_believe_that_they_lead_keep_the_promises() {
 #[test]
 fn two_leaders_keep_the_promises_whoever_else_writes_the_secret() {
     hold(TWO_LEADERS_AMONG_OTHERS);
+}
+
+#[test]
+fn an_authorization_code_is_exchanged_once_whatever_fails_and_whoever_else_writes_the_secret() {
+    hold(CODES);
+}
+
+#[test]
+fn two_leaders_exchange_an_authorization_code_once() {
+    hold(CODES_OF_TWO_LEADERS);
 }
 
 #[test]
@@ -161,6 +184,23 @@ fn each_seeded_mutation_is_caught() {
         assert!(explore(&rules, instances, left).is_ok(), "without {defect:?} all is well");
         let seeded = Rules { defect: Some(defect), ..rules };
         let violation = explore(&seeded, instances, left).expect_err(&format!("{defect:?} is not caught"));
+        println!("{defect:?} is caught by {:?}: {}", violation.breach.invariant, violation.breach.how);
+        assert_eq!(violation.breach.invariant, caught_by, "{defect:?}: {violation}");
+    }
+}
+
+#[test]
+fn each_seeded_mutation_of_an_exchange_is_caught() {
+    use Defect::{OtherCredentialForgotten, TokensBesideCodeOverwritten, UsedCodeNotNoted};
+    for (defect, caught_by, left) in [
+        (TokensBesideCodeOverwritten, Invariant::PersonOverwritten, Left { person: 1, ..NOTHING }),
+        (UsedCodeNotNoted, Invariant::SpentTwice, Left { person: 1, crash: 1, ..NOTHING }),
+        (OtherCredentialForgotten, Invariant::SpentTwice, Left { tiktok: 2, code: 1, ..NOTHING }),
+    ] {
+        let start = begin(Start::TokensAndCode, 1, left);
+        assert!(check(&RULES, &start).is_ok(), "without {defect:?} all is well");
+        let seeded = Rules { defect: Some(defect), ..RULES };
+        let violation = check(&seeded, &start).expect_err(&format!("{defect:?} is not caught"));
         println!("{defect:?} is caught by {:?}: {}", violation.breach.invariant, violation.breach.how);
         assert_eq!(violation.breach.invariant, caught_by, "{defect:?}: {violation}");
     }

@@ -7,8 +7,8 @@ use tiktok_shop_operator::transaction::{ApiFailure, CallFailure, Command, Event,
 use super::defects::Defect;
 use super::driver::{Breach, Rules, TikTok};
 use super::world::{
-    Entry, Excused, FIRST, From, Left, Mark, PERSONS, Pair, Run, Secret, Seen, Spent, Transaction, Wire, World, Write,
-    is_current,
+    CODES, Entry, Excused, FIRST, From, Left, Mark, PERSONS, Pair, Run, Secret, Seen, Spent, Transaction, Wire, World,
+    Write, is_current,
 };
 
 /// One thing that may happen.
@@ -164,8 +164,9 @@ impl<'a> Moves<'a> {
             }
             if let (Some(words), Some(told)) = (words, &world.processes[at].transaction) {
                 let said = if told.unknown_before { " (an earlier outcome is unknown)" } else { "" };
+                let what = if told.is_exchange() { "code" } else { "refresh token" };
                 // Writing to a String does not fail.
-                let _ = write!(words, ": {:?} of refresh token {}{said} ─▶ {:?}", told.work, told.from, told.command);
+                let _ = write!(words, ": {:?} of {what} {}{said} ─▶ {:?}", told.work, told.from, told.command);
             }
             Ok(())
         });
@@ -349,7 +350,7 @@ impl<'a> Moves<'a> {
                 );
                 if !told.aged {
                     let token = told.from;
-                    let words = || format!("{name} calls TikTok with refresh token {token}");
+                    let words = || format!("{name} calls TikTok with credential {token}");
                     self.add(None, words, |rules, world, _| rules.judge_presenting(world, at));
                 }
             }
@@ -485,7 +486,7 @@ impl<'a> Moves<'a> {
             let token = self.world.late_calls[place];
             self.add(
                 None,
-                || format!("TikTok gets a late call with refresh token {token}"),
+                || format!("TikTok gets a late call with credential {token}"),
                 |rules, world, _| {
                     let token = world.late_calls.remove(place);
                     rules.grant(world, token, 0);
@@ -494,7 +495,7 @@ impl<'a> Moves<'a> {
             );
             self.add(
                 None,
-                || format!("a late call with refresh token {token} is lost"),
+                || format!("a late call with credential {token} is lost"),
                 |_, world, _| {
                     world.late_calls.remove(place);
                     Ok(())
@@ -510,13 +511,15 @@ impl<'a> Moves<'a> {
                 self.add(None, words, |_, world, _| {
                     world.secret = Some(Secret {
                         pair,
+                        code: None,
                         refreshed_from: None,
                         spent: Spent::default(),
                         noted_pair: None,
                         claim: None,
                         by_outsider: true,
+                        code_put_back: false,
                     });
-                    put(world, pair);
+                    put(world, pair.map(|pair| pair.refresh));
                     Ok(())
                 });
             }
@@ -541,6 +544,36 @@ impl<'a> Moves<'a> {
                     Ok(())
                 });
             }
+        }
+        for code in CODES {
+            let nth = code - CODES[0];
+            // The second only after the first; one that was used is no person's any more.
+            let was_first = nth == 0 || secret.code == Some(CODES[0]) || self.world.used[0];
+            if secret.code != Some(code) && was_first && self.world.is_good_code(code) {
+                let words = || format!("a person puts code {code} there");
+                self.add(Some(|left| &mut left.code), words, |_, world, _| {
+                    put_code(world, code);
+                    Ok(())
+                });
+            }
+        }
+        if self.world.used[0] {
+            let gitops: Option<Faults> = Some(|left| &mut left.gitops);
+            if secret.code.is_none() {
+                self.add(
+                    gitops,
+                    || "a GitOps tool puts the first code back".to_owned(),
+                    |_, world, _| {
+                        put_code(world, CODES[0]);
+                        Ok(())
+                    },
+                );
+            }
+            let words = || "a GitOps tool replaces the Secret with the first code alone".to_owned();
+            self.add(gitops, words, |_, world, _| {
+                replace_by_code(world, CODES[0]);
+                Ok(())
+            });
         }
         self.add(
             person,
@@ -588,7 +621,7 @@ fn quiet(world: &mut World, at: usize) {
 fn leave_call(rules: &Rules, world: &mut World, at: usize) {
     let Some(told) = &mut world.processes[at].transaction else { return };
     // Where the refresh token stays, a call that nobody waits for changes nothing.
-    if told.wire == Wire::Sent && rules.tiktok != TikTok::Keeps {
+    if told.wire == Wire::Sent && (rules.tiktok != TikTok::Keeps || told.is_exchange()) {
         let token = told.from;
         world.late_calls.push(token);
         world.late_calls.sort_unstable();
@@ -636,10 +669,7 @@ fn crash(rules: &Rules, world: &mut World, at: usize, leaves_write: bool) -> Res
     leave_call(rules, world, at);
     let holder = u8::try_from(at).expect("two instances");
     let on_secret = world.secret.as_mut().and_then(|secret| secret.claim.as_mut());
-    let late = world.late_writes.iter_mut().filter_map(|write| match write {
-        Write::Claim(claim) | Write::Settle(Some(claim)) => Some(claim),
-        _ => None,
-    });
+    let late = world.late_writes.iter_mut().filter_map(Write::claim_mut);
     on_secret.into_iter().chain(late).filter(|claim| claim.holder == holder).for_each(|claim| claim.this_life = false);
     for excused in &mut world.excused {
         if *excused == Excused::AllBut(holder) {
@@ -652,6 +682,7 @@ fn crash(rules: &Rules, world: &mut World, at: usize, leaves_write: bool) -> Res
     process.transaction = None;
     process.knows_from_transaction = false;
     process.last_spent = None;
+    process.last_code = None;
     process.seen = Seen::No;
     process.intended = None;
     result
@@ -660,22 +691,52 @@ fn crash(rules: &Rules, world: &mut World, at: usize, leaves_write: bool) -> Res
 /// Somebody who is no operator takes the claim away, and with it what it says of its token.
 fn drop_claim(world: &mut World) {
     let Some(claim) = world.secret.and_then(|secret| secret.claim) else { return };
-    let place = usize::from(claim.from);
-    if world.excused[place] != Excused::All {
-        world.excused[place] = excused(world, claim.from);
+    for credential in std::iter::once(claim.from).chain(claim.beside) {
+        let place = usize::from(credential);
+        if world.excused[place] != Excused::All {
+            world.excused[place] = excused(world, credential);
+        }
     }
     world.set_claim(None);
 }
 
 /// A pair is put into the Secret by an outsider: a token whose outcome is unknown, with no claim
 /// about it there any more, can't be told from a fresh one.
-fn put(world: &mut World, pair: Option<Pair>) {
-    let Some(pair) = pair else { return };
-    let place = usize::from(pair.refresh);
-    let said = world.secret.and_then(|secret| secret.claim).is_some_and(|claim| claim.from == pair.refresh);
+fn put(world: &mut World, credential: Option<u8>) {
+    let Some(credential) = credential else { return };
+    let place = usize::from(credential);
+    let claim = world.secret.and_then(|secret| secret.claim);
+    let said = claim.is_some_and(|claim| claim.from == credential || claim.beside == Some(credential));
     if world.marks[place] == Mark::Open && !said && world.excused[place] == Excused::Nobody {
-        world.excused[place] = excused(world, pair.refresh);
+        world.excused[place] = excused(world, credential);
     }
+}
+
+/// A code is put beside what stands there.
+fn put_code(world: &mut World, code: u8) {
+    let Some(secret) = &mut world.secret else { return };
+    secret.code = Some(code);
+    secret.code_put_back = world.used[usize::from(code - CODES[0])];
+    world.bump();
+    put(world, Some(code));
+}
+
+/// The first file is put in the place of all that stands there: a code, and nothing else.
+fn replace_by_code(world: &mut World, code: u8) {
+    drop_claim(world);
+    let Some(secret) = &mut world.secret else { return };
+    *secret = Secret {
+        pair: None,
+        code: Some(code),
+        refreshed_from: None,
+        spent: Spent::default(),
+        noted_pair: None,
+        claim: None,
+        by_outsider: true,
+        code_put_back: world.used[usize::from(code - CODES[0])],
+    };
+    world.bump();
+    put(world, Some(code));
 }
 
 /// One process alone needs no claim to know what it does itself at that moment.
@@ -705,7 +766,8 @@ fn overwrite(world: &mut World, pair: Option<Pair>, keeps_annotations: bool) {
         secret.refreshed_from = None::<From>;
         secret.noted_pair = None;
         secret.spent = Spent::default();
+        secret.code_put_back = secret.code.is_some();
     }
     world.bump();
-    put(world, pair);
+    put(world, pair.map(|pair| pair.refresh));
 }

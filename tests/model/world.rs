@@ -8,8 +8,21 @@ use tiktok_shop_operator::transaction::{Attempt, Command, State};
 pub const ROTATIONS: u8 = 4;
 /// Access tokens of one authorization at most, numbered likewise.
 pub const GRANTS: u8 = 16;
-/// Authorizations: the first, and a person's new one.
-pub const FAMILIES: usize = 2;
+/// Authorizations: the first, a person's new one, and those of the codes.
+pub const FAMILIES: usize = 4;
+/// How much there is that can be spent: refresh tokens, and after them two authorization codes.
+pub const CREDENTIALS: usize = FAMILIES * ROTATIONS as usize + CODES.len();
+/// The authorization codes.
+pub const CODES: [u8; 2] = [4 * ROTATIONS, 4 * ROTATIONS + 1];
+
+pub fn is_code(credential: u8) -> bool {
+    CODES.contains(&credential)
+}
+
+/// The authorization that a code begins.
+pub fn family_of_code(code: u8) -> usize {
+    usize::from(code - CODES[0]) + 2
+}
 
 /// The pair that everything begins with, and that a GitOps tool writes back.
 pub const FIRST: Pair = Pair { refresh: 0, access: 0 };
@@ -39,6 +52,9 @@ impl Pair {
         Digest::from_bytes(bytes)
     }
 }
+
+/// The digest of no pair at all.
+const NO_PAIR: Digest = Digest::from_bytes([3; 16]);
 
 pub const fn token_digest(token: u8) -> Digest {
     let mut bytes = [0; 16];
@@ -73,7 +89,7 @@ impl From {
 
 /// The annotation `spent-tokens`: a set, as there are too few tokens here for any to be forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Spent(u8);
+pub struct Spent(u32);
 
 impl Spent {
     pub const fn with(self, token: u8) -> Self {
@@ -84,8 +100,16 @@ impl Spent {
         self.0 & 1 << token != 0
     }
 
+    pub const fn without(self, token: u8) -> Self {
+        Self(self.0 & !(1 << token))
+    }
+
+    pub const fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
     pub fn of_product(self) -> SpentTokens {
-        let tokens = (0..8).filter(|token| self.contains(*token));
+        let tokens = (CODES[0]..=CODES[1]).chain(0..CODES[0]).filter(|token| self.contains(*token));
         tokens.fold(SpentTokens::default(), |spent, token| spent.with(token_digest(token)))
     }
 }
@@ -109,17 +133,22 @@ pub struct Claim {
     /// Does `presented` say that this token was presented before?
     pub again: bool,
     pub marked_unknown: bool,
+    /// The other credential there, whose outcome is unknown.
+    pub beside: Option<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Secret {
     pub pair: Option<Pair>,
+    pub code: Option<u8>,
     pub refreshed_from: Option<From>,
     pub spent: Spent,
     pub noted_pair: Option<Pair>,
     pub claim: Option<Claim>,
     /// For the witness: did somebody else than an operator write the pair?
     pub by_outsider: bool,
+    /// For the witness: did somebody put the code there after it was used, or drop what was noted of it?
+    pub code_put_back: bool,
 }
 
 /// One authorization at TikTok.
@@ -151,7 +180,7 @@ pub enum Seen {
 pub struct Entry {
     pub id: ClaimId,
     pub from: u8,
-    pub from_pair: Pair,
+    pub from_pair: Option<Pair>,
     pub spent_before: Spent,
     /// `None`: an intent.
     pub answer: Option<Pair>,
@@ -171,7 +200,7 @@ pub struct Journal {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Work {
-    Refresh,
+    Spend,
     Store,
     WriteBack,
 }
@@ -194,8 +223,12 @@ pub struct Transaction {
     pub attempt: u8,
     pub nth_claim: u8,
     pub from: u8,
-    pub from_pair: Pair,
+    pub from_pair: Option<Pair>,
     pub spent_before: Spent,
+    /// The other credential there, whose outcome is unknown.
+    pub other: Option<u8>,
+    /// Did TikTok refuse it?
+    pub refused: bool,
     pub unknown_before: bool,
     /// Will its claim say by `presented` that the token was presented before?
     pub again: bool,
@@ -218,11 +251,15 @@ impl Transaction {
     pub fn of_product(&self) -> Attempt {
         Attempt {
             from: token_digest(self.from),
-            from_pair: self.from_pair.digest(),
-            replay: self.work != Work::Refresh,
+            from_pair: self.from_pair.map_or(NO_PAIR, Pair::digest),
+            replay: self.work != Work::Spend,
             unknown_before: self.unknown_before,
             spent_before: self.spent_before.of_product(),
         }
+    }
+
+    pub fn is_exchange(&self) -> bool {
+        is_code(self.from)
     }
 
     /// Had it, when it began, no note of this token, and so no means to tell it from a person's?
@@ -253,6 +290,7 @@ pub struct Process {
     /// Does it know what stands there from its last transaction, so that it need not read?
     pub knows_from_transaction: bool,
     pub last_spent: Option<u8>,
+    pub last_code: Option<u8>,
     pub seen: Seen,
     /// The intent that an earlier life left.
     pub intended: Option<ClaimId>,
@@ -265,15 +303,30 @@ pub struct Process {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Write {
     Claim(Claim),
-    /// Removes the claim, or marks it.
-    Settle(Option<Claim>),
+    /// Removes the claim, marks it, or leaves what it says of the other credential; notes a code that is of no more use.
+    Settle {
+        claim: Option<Claim>,
+        note: Option<u8>,
+    },
     Persist {
         pair: Pair,
         from: u8,
-        from_pair: Pair,
+        from_pair: Option<Pair>,
         spent_before: Spent,
         remove_claim: bool,
+        /// What stays of the claim that is removed.
+        leave: Option<Claim>,
     },
+}
+
+impl Write {
+    /// The claim that it writes.
+    pub const fn claim_mut(&mut self) -> Option<&mut Claim> {
+        match self {
+            Self::Claim(claim) => Some(claim),
+            Self::Settle { claim, .. } | Self::Persist { leave: claim, .. } => claim.as_mut(),
+        }
+    }
 }
 
 /// What the witness knows of a refresh token.
@@ -314,8 +367,10 @@ pub struct Left {
     pub journal: u8,
     /// Writes of a person: a new pair, a label, the same file once more.
     pub person: u8,
-    /// A GitOps tool writes the first pair back.
+    /// A GitOps tool writes the first pair back, or the first code.
     pub gitops: u8,
+    /// A person puts an authorization code there.
+    pub code: u8,
     pub delete: u8,
     /// A kept pair is dropped for its age.
     pub kept_expires: u8,
@@ -329,8 +384,10 @@ pub struct World {
     pub late_writes: Vec<Write>,
     /// Calls whose sender gave up or died, and that TikTok may still get.
     pub late_calls: Vec<u8>,
-    pub marks: [Mark; FAMILIES * ROTATIONS as usize],
-    pub excused: [Excused; FAMILIES * ROTATIONS as usize],
+    /// Which codes TikTok has exchanged.
+    pub used: [bool; CODES.len()],
+    pub marks: [Mark; CREDENTIALS],
+    pub excused: [Excused; CREDENTIALS],
     pub left: Left,
 }
 
@@ -341,6 +398,7 @@ impl World {
             leads: true,
             knows_from_transaction: false,
             last_spent: None,
+            last_code: None,
             seen: Seen::No,
             intended: None,
             transaction: None,
@@ -349,24 +407,43 @@ impl World {
         Self {
             secret: Some(Secret {
                 pair: Some(FIRST),
+                code: None,
                 refreshed_from: None,
                 noted_pair: None,
                 spent: Spent::default(),
                 claim: None,
                 by_outsider: true,
+                code_put_back: false,
             }),
             tiktok: [Family { current: 0, grants: 0, killed: false }; FAMILIES],
             processes: vec![process; instances],
             late_writes: Vec::new(),
             late_calls: Vec::new(),
-            marks: [Mark::Fresh; FAMILIES * ROTATIONS as usize],
-            excused: [Excused::Nobody; FAMILIES * ROTATIONS as usize],
+            used: [false; CODES.len()],
+            marks: [Mark::Fresh; CREDENTIALS],
+            excused: [Excused::Nobody; CREDENTIALS],
             left,
         }
     }
 
+    /// With the first code in the Secret, alone or beside the first pair.
+    pub fn with_code(mut self, alone: bool) -> Self {
+        let secret = self.secret.as_mut().expect("it begins with a Secret");
+        secret.code = Some(CODES[0]);
+        secret.pair = secret.pair.filter(|_| !alone);
+        self
+    }
+
+    /// Would TikTok exchange this code?
+    pub fn is_good_code(&self, code: u8) -> bool {
+        !self.used[usize::from(code - CODES[0])]
+    }
+
     /// Would TikTok take this refresh token?
     pub fn is_living(&self, token: u8) -> bool {
+        if is_code(token) {
+            return self.is_good_code(token);
+        }
         let family = self.tiktok[usize::from(token / ROTATIONS)];
         !family.killed && family.current == token % ROTATIONS
     }
@@ -418,9 +495,7 @@ impl World {
             process.intended.iter_mut().for_each(|id| names.give(id));
         }
         for write in &mut self.late_writes {
-            if let Write::Claim(claim) | Write::Settle(Some(claim)) = write {
-                names.give(&mut claim.id);
-            }
+            write.claim_mut().into_iter().for_each(|claim| names.give(&mut claim.id));
         }
         self
     }
@@ -437,10 +512,7 @@ impl World {
                 .collect::<Vec<_>>()
         });
         let on_secret = self.secret.and_then(|secret| secret.claim).map(|claim| claim.id);
-        let late = self.late_writes.iter().filter_map(|write| match write {
-            Write::Claim(claim) | Write::Settle(Some(claim)) => Some(claim.id),
-            _ => None,
-        });
+        let late = self.late_writes.iter().copied().filter_map(|mut write| write.claim_mut().map(|claim| claim.id));
         ids.chain(on_secret).chain(late).map(|id| id.attempt + 1).max().unwrap_or(0)
     }
 }

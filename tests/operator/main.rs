@@ -13,6 +13,7 @@
 //! - `input/<name>` for a line of bad input, as the table's own list has them.
 
 mod bad_input;
+mod exchange;
 mod journal;
 mod options;
 mod process;

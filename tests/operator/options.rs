@@ -27,15 +27,16 @@ const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
 
 /// Every flag that can be wrong by itself, a value that is wrong, and one that is right.
-const FLAGS: [(&str, &str, &str); 18] = [
+const FLAGS: [(&str, &str, &str); 19] = [
     ("token-endpoint", "http://example.com/refresh", "https://example.com/refresh"),
+    ("authorization-endpoint", "http://example.com/get", "https://example.com/get"),
     ("token-request", "xml", "query"),
-    ("request-timeout", "100ms", "10s"),
+    ("request-timeout", "10ms", "10s"),
     ("ca-file", "/no/such/file", ""),
     ("refresh-before", "1m", "5m"),
-    ("status-interval", "1s", "1m"),
+    ("status-interval", "1ms", "1s"),
     ("secret-access", "none", "named"),
-    ("secret-poll-interval", "1s", "10s"),
+    ("secret-poll-interval", "1ms", "1s"),
     ("namespace", "shops,Shops", "shops,shops-eu"),
     ("watch-label-selector", "a in (", "a in (b,c),!d"),
     ("max-concurrent-refreshes", "0", "1"),
@@ -43,7 +44,7 @@ const FLAGS: [(&str, &str, &str); 18] = [
     ("leader-elect", "maybe", "true"),
     ("lease-name", "-", "lease"),
     ("lease-namespace", "A", "shops"),
-    ("listen", "localhost", "127.0.0.1:0"),
+    ("listen", "localhost", ":0"),
     ("per-integration-metrics", "some", "off"),
     ("log-format", "xml", "text"),
 ];

@@ -80,18 +80,18 @@ async fn a_setting_that_cannot_be_used_is_told_in_one_line_that_says_what_to_wri
         (&[], &["tiktok-shop-operator", "--help"]),
         (&["fly"], &["fly", "--help"]),
         (&["run", "--request-timout=3s"], &["--request-timout", "--request-timeout"]),
-        (&["run", alone, "--request-timeout=soon"], &["--request-timeout", "soon", "1s to 5m"]),
-        (&["run", alone, "--request-timeout=10m"], &["--request-timeout", "1s to 5m"]),
+        (&["run", alone, "--request-timeout=soon"], &["--request-timeout", "soon", "100ms to 5m"]),
+        (&["run", alone, "--request-timeout=10m"], &["--request-timeout", "100ms to 5m"]),
         (&["run", alone, "--refresh-before=1m"], &["--refresh-before", "5m to 144h"]),
-        (&["run", alone, "--status-interval=1s"], &["--status-interval", "1m to 24h"]),
+        (&["run", alone, "--status-interval=1ms"], &["--status-interval", "1s to 24h"]),
         (&["run", alone, "--secret-access=all"], &["--secret-access", "all", "watch, named"]),
-        (&["run", alone, "--secret-poll-interval=1s"], &["--secret-poll-interval", "10s to 24h"]),
+        (&["run", alone, "--secret-poll-interval=1ms"], &["--secret-poll-interval", "1s to 24h"]),
         (&["run", alone, "--token-request=xml"], &["--token-request", "xml", "auto, json, query"]),
         (&["run", alone, "--namespace=Shops"], &["--namespace", "Shops", "lowercase"]),
         (&["run", alone, "--namespace="], &["--namespace", "empty"]),
         (&["run", alone, "--watch-label-selector=a in b"], &["--watch-label-selector", "a in b", "shard=a"]),
-        (&["run", alone, "--max-concurrent-refreshes=0"], &["--max-concurrent-refreshes", "1 to 1024"]),
-        (&["run", alone, "--requests-per-second=NaN"], &["--requests-per-second", "0.001 to 1000"]),
+        (&["run", alone, "--max-concurrent-refreshes=0"], &["--max-concurrent-refreshes", "1 to 10000"]),
+        (&["run", alone, "--requests-per-second=NaN"], &["--requests-per-second", "0.001 to 100000"]),
         (&["run", alone, "--listen=8080"], &["--listen", "8080", "0.0.0.0:8080"]),
         (&["run", alone, "--per-integration-metrics=maybe"], &["--per-integration-metrics", "on, off"]),
         (&["run", alone, "--log-format=xml"], &["--log-format", "json, text"]),
@@ -111,7 +111,7 @@ async fn a_setting_that_cannot_be_used_is_told_in_one_line_that_says_what_to_wri
         run(args, &[]).await.assert_one_line(&format!("{args:?}"), says);
     }
     let variables: &[(&str, &str, &[&str])] = &[
-        ("TIKTOK_SHOP_REQUEST_TIMEOUT", "soon", &["TIKTOK_SHOP_REQUEST_TIMEOUT", "soon", "1s to 5m"]),
+        ("TIKTOK_SHOP_REQUEST_TIMEOUT", "soon", &["TIKTOK_SHOP_REQUEST_TIMEOUT", "soon", "100ms to 5m"]),
         ("TIKTOK_SHOP_NAMESPACE", "a,B", &["TIKTOK_SHOP_NAMESPACE", "B"]),
         ("TIKTOK_SHOP_LISTEN", "tcp://10.0.0.1:80", &["TIKTOK_SHOP_LISTEN", "0.0.0.0:8080"]),
         ("TIKTOK_SHOP_TOKEN_ENDPOINT", "http://example.com/", &["--token-endpoint", "https://"]),
@@ -147,7 +147,7 @@ async fn what_keeps_it_from_starting_is_told_in_one_line_that_says_what_to_do() 
     let good = ("KUBECONFIG", good.as_str());
 
     start(&[], &[("HOME", home)]).await.assert_one_line("no kubeconfig", &["no cluster", "KUBECONFIG"]);
-    let missing = format!("{home}/none");
+    let missing = format!("{home}/none/none");
     start(&[], &[("KUBECONFIG", &missing)])
         .await
         .assert_one_line("a missing kubeconfig", &["no cluster", "KUBECONFIG"]);
@@ -172,7 +172,7 @@ async fn what_keeps_it_from_starting_is_told_in_one_line_that_says_what_to_do() 
         .await
         .assert_one_line("a port in use", &[&taken, "--listen", "in use"]);
 
-    start(&[&format!("--journal-dir={home}/none")], &[good])
+    start(&[&format!("--journal-dir={home}/none/none")], &[good])
         .await
         .assert_one_line("a missing journal", &["--journal-dir", "no such directory", "mount"]);
     start(&[&format!("--journal-dir={garbage}")], &[good])
@@ -370,6 +370,69 @@ async fn it_works_in_the_namespaces_it_is_given_and_asks_for_no_other() {
     let child = raw(&stage, &args, &envs);
     wait_listening(&child, port).await;
     check().await;
+}
+
+/// The kubeconfig of a service account that may neither list nor watch Secrets.
+async fn named_access(stage: &Stage<'_>) -> std::path::PathBuf {
+    let namespace = &stage.namespace;
+    stage
+        .plane
+        .apply(&format!(
+            "\
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: named, namespace: {namespace}}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {{name: named, namespace: {namespace}}}
+rules:
+  - {{apiGroups: [tiktokshop.dev], resources: [tiktokshopintegrations], verbs: [get, list, watch]}}
+  - {{apiGroups: [tiktokshop.dev], resources: [tiktokshopintegrations/status], verbs: [patch]}}
+  - {{apiGroups: [\"\"], resources: [secrets], verbs: [get, patch]}}
+  - {{apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch]}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: named, namespace: {namespace}}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: named}}
+subjects: [{{kind: ServiceAccount, name: named, namespace: {namespace}}}]
+"
+        ))
+        .await;
+    let token = stage.plane.service_account_token(namespace, "named").await;
+    stage.plane.kubeconfig_for(&token, Some(&stage.proxy.url()))
+}
+
+/// Of two namespaces the rights are missing in one: nothing can be known of it, and the other is worked on. Without the right
+/// to list Secrets, those that are named are read all the same.
+///
+/// Covers: flag/namespace
+#[tokio::test]
+async fn what_may_not_be_listed_stops_nothing_else() {
+    let stage = Stage::new().await;
+    let closed = stage.plane.create_namespace("closed").await;
+    stage.shop("shop", HOUR).await;
+    let operator = stage.operator().namespace(&closed).start();
+    stage.wait_status("shop", "refreshed", |status| status["lastRefreshTime"].is_string(), SOON).await;
+    assert_eq!(operator.probe("/readyz").await, Some(503), "its lists are not all in");
+    operator.process().wait_for_line(|line| line.contains("may not be listed"), SOON).await.expect("it is said");
+    let scope = Scope::Namespaces(vec![stage.namespace.clone(), closed.clone()]);
+    rbac::install(stage.plane, &stage.namespace, &scope).await;
+    operator.wait_ready(LONG).await;
+    operator.sigterm(SOON).await;
+
+    let namespace = &stage.namespace;
+    let bare = named_access(&stage).await;
+    stage.shop("bare", HOUR).await;
+    let operator = stage.operator().env("KUBECONFIG", bare).flag("secret-poll-interval", "1s").start();
+    stage.wait_status("bare", "refreshed", |status| status["lastRefreshTime"].is_string(), SOON).await;
+    let shop = stage.simulator.reauthorize("bare").await;
+    let patch = json!({ "data": stage.token_secret(&shop).manifest()["data"] });
+    fixtures::patch_secret(&stage.client, namespace, "bare", &patch).await;
+    let seen = |status: &Value| unix(&status["accessTokenExpiresAt"]) == shop.access_expires_at();
+    stage.wait_status("bare", "the new tokens", seen, SOON).await;
+    drop(operator);
 }
 
 /// `--watch-label-selector`: several operators, each on its share.
@@ -570,33 +633,7 @@ async fn with_named_access_no_secret_is_listed_or_watched_and_changes_are_notice
     let stage = Stage::new().await;
     stage.shop("shop", PLENTY).await;
     let namespace = &stage.namespace;
-    stage
-        .plane
-        .apply(&format!(
-            "\
-apiVersion: v1
-kind: ServiceAccount
-metadata: {{name: named, namespace: {namespace}}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {{name: named, namespace: {namespace}}}
-rules:
-  - {{apiGroups: [tiktokshop.dev], resources: [tiktokshopintegrations], verbs: [get, list, watch]}}
-  - {{apiGroups: [tiktokshop.dev], resources: [tiktokshopintegrations/status], verbs: [patch]}}
-  - {{apiGroups: [\"\"], resources: [secrets], verbs: [get, patch]}}
-  - {{apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch]}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {{name: named, namespace: {namespace}}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: named}}
-subjects: [{{kind: ServiceAccount, name: named, namespace: {namespace}}}]
-"
-        ))
-        .await;
-    let token = stage.plane.service_account_token(namespace, "named").await;
-    let kubeconfig = stage.plane.kubeconfig_for(&token, Some(&stage.proxy.url()));
+    let kubeconfig = named_access(&stage).await;
     stage.integration("late").create(&stage.client).await;
     let operator = stage
         .operator()

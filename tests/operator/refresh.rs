@@ -32,10 +32,12 @@ async fn taken_in(stage: &Stage<'_>, fence: &str) {
     stage.wait_status(fence, "Ready", is_ready, SOON).await;
 }
 
-/// All but watches, leases, and what the fences of [`taken_in`] cost.
+/// All but watches, leases, and what the fences of [`taken_in`] cost. A watch begins with a list in pages where the
+/// server streams none (Kubernetes 1.33 does not by default): that is of the watch.
 fn is_of_interest(seen: &Seen) -> bool {
     let of_a_fence = seen.path.contains("/fence") || seen.body.contains("\"fence");
-    !seen.is_watch() && !seen.path.contains("/leases/") && !of_a_fence
+    let begins_a_watch = seen.is_watch() || seen.query.contains("limit=500");
+    !begins_a_watch && !seen.path.contains("/leases/") && !of_a_fence
 }
 
 /// A due token is refreshed: the four values and the annotations beside them are written, the claim
@@ -105,7 +107,7 @@ async fn a_due_token_is_refreshed_and_nothing_else_is_touched() {
 async fn a_token_outside_its_window_is_left_alone_until_shortly_before_the_window() {
     let stage = Stage::new().await;
     let mut shops = BTreeMap::new();
-    for (name, window) in [("by-flag", None), ("by-spec", Some("2h"))] {
+    for (name, window) in [("by-flag", None), ("by-spec", Some("2h")), ("by-share", Some("30%"))] {
         let shop = stage.simulator.create_shop(&NewShop::of(&stage.app).id(name).access_remaining(3 * DAY - 60)).await;
         stage.token_secret(&shop).create(&stage.client).await;
         let wanted = stage.integration(name);
@@ -114,7 +116,8 @@ async fn a_token_outside_its_window_is_left_alone_until_shortly_before_the_windo
         shops.insert(name, shop);
     }
     let mut operator = stage.operator().flag("refresh-before", "10h").start();
-    for (name, window) in [("by-flag", 10 * HOUR), ("by-spec", 2 * HOUR)] {
+    // Of a token that was put there by hand, the life is taken for one of seven days.
+    for (name, window) in [("by-flag", 10 * HOUR), ("by-spec", 2 * HOUR), ("by-share", 7 * DAY * 3 / 10)] {
         let status = stage.wait_status(name, "Ready", is_ready, SOON).await;
         let (next, expiry) = (seconds(&status, "nextRefreshTime"), shops[name].access_expires_at());
         let earliest = expiry - window - window / 20;

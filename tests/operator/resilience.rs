@@ -115,6 +115,7 @@ impl<'a> Stage<'a> {
         Operator::builder(env!("CARGO_BIN_EXE_tiktok-shop-operator"))
             .kubeconfig(self.plane.kubeconfig_for(&self.identity.token, Some(&proxy.url())))
             .token_endpoint(&self.simulator.token_endpoint())
+            .authorization_endpoint(&self.simulator.authorization_endpoint())
             .lease_namespace(&self.namespace)
             .namespace(&self.namespace)
             .flag("request-timeout", "2s")
@@ -488,6 +489,146 @@ async fn an_answer_that_never_comes_is_said_and_the_token_is_tried_once_more() {
     assert_eq!(metrics.value("tiktokshop_outcome_unknown_total", &[]), Some(1.0));
     fixtures::wait_for_event(&stage.client, &stage.namespace, "shop", "RefreshRecovered", SOON).await;
     stage.simulator.assert_no_violations().await;
+}
+
+/// The integration is deleted and made anew while nobody knows what became of its token: it is still said, and the token
+/// is tried once more.
+///
+/// Covers: annotation/refresh-attempt, reason/OutcomeUnknown
+#[tokio::test]
+async fn an_unknown_outcome_outlives_the_integration_that_it_happened_to() {
+    let stage = Stage::new().await;
+    stage.shop("shop", PLENTY).await;
+    let operator = stage.operator().start();
+    operator.wait_ready(SOON).await;
+    let fault = stage.simulator.add_fault(Fault::always(Action::drop(DropPoint::BeforeProcessing))).await;
+    stage.request("shop", "cut").await;
+    let unknown = |status: &Value| has_condition(status, "Ready", "True", "OutcomeUnknown");
+    stage.wait_status("shop", "outcome unknown", unknown, SOON).await;
+    // Before the one try more, which comes after a pause.
+    let integrations = fixtures::integrations(&stage.client, &stage.namespace);
+    integrations.delete("shop", &kube::api::DeleteParams::default()).await.expect("it can be deleted");
+    let gone = poll::until(SOON, async || integrations.get_opt("shop").await.ok()?.is_none().then_some(())).await;
+    gone.expect("it is gone");
+    assert!(
+        stage.annotation("shop", steps::CLAIM).await.is_some_and(|claim| claim.contains("unknown")),
+        "it is marked"
+    );
+    stage.integration("shop").create(&stage.client).await;
+    stage.simulator.clear_fault(fault).await;
+    let settled = |status: &Value| status["lastRefreshTime"].is_string() && is_ready(status);
+    stage.wait_status("shop", "refreshed, unasked", settled, LONG).await;
+    stage.assert_current("shop").await;
+    stage.simulator.assert_no_careless_violations().await;
+}
+
+// ---- One Secret that can't be written ---------------------------------------------------------------
+
+/// A webhook that is down fails the writes of one Secret, while the API server answers everything else.
+///
+/// Covers: reason/PersistFailed, `metric/tiktokshop_persist_retries_total`
+#[tokio::test]
+async fn a_write_that_keeps_failing_delays_no_other_refresh() {
+    let stage = Stage::new().await;
+    stage.shop("stuck", PLENTY).await;
+    stage.shop("other", PLENTY).await;
+    let operator = stage.operator().start();
+    operator.wait_ready(SOON).await;
+    let failing = stage.proxy.on("persist", steps::persist(&stage.namespace, "stuck")).respond_status(
+        500,
+        "InternalError",
+        "failed calling webhook \"vault.example.com\"",
+    );
+    stage.request("stuck", "now").await;
+    let held = |status: &Value| has_condition(status, "Ready", "True", "PersistFailed");
+    let status = stage.wait_status("stuck", "PersistFailed", held, SOON).await;
+    let message = status["lastError"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("can be reached, but fails this write"), "{message}");
+    assert!(message.contains("vault.example.com"), "{message}");
+    for request in ["one", "two"] {
+        stage.request("other", request).await;
+        stage.wait_refreshed("other", request, SOON).await;
+    }
+    failing.remove();
+    stage.wait_refreshed("stuck", "now", LONG).await;
+    stage.assert_refreshes("stuck", 1).await;
+}
+
+/// An admission policy that puts the old data back into every write of the token Secrets of one namespace.
+async fn put_old_data_back(stage: &Stage<'_>) {
+    let name = &stage.namespace;
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "failurePolicy": "Fail",
+            "reinvocationPolicy": "Never",
+            "matchConstraints": {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}},
+                "resourceRules": [
+                    {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["secrets"]},
+                ],
+            },
+            "mutations": [{
+                "patchType": "JSONPatch",
+                "jsonPatch": {"expression": "[JSONPatch{op: 'replace', path: '/data', value: oldObject.data}]"},
+            }],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding",
+        "metadata": {"name": name},
+        "spec": {"policyName": name},
+    });
+    fixtures::SecretFixture::new(name, "probe").value("a", "1").create(&stage.client).await;
+    stage.plane.apply(&policy.to_string()).await;
+    stage.plane.apply(&binding.to_string()).await;
+    let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(stage.client.clone(), name);
+    let dry = PatchParams { dry_run: true, ..PatchParams::default() };
+    let change = Patch::Merge(json!({"stringData": {"a": "2"}}));
+    let in_force = poll::until(SOON, async || {
+        let answer = secrets.patch("probe", &dry, &change).await.ok()?;
+        (answer.data?.get("a")?.0 == b"1").then_some(())
+    });
+    in_force.await.expect("the admission policy comes into force");
+}
+
+/// Admission that changes what is written, in silence: seen at the rehearsal no token is spent, and seen at the write the
+/// answer counts as not stored.
+///
+/// Covers: reason/TokenSecretForbidden, reason/PersistFailed, input/admission-changes-the-tokens
+#[tokio::test]
+async fn tokens_that_admission_changes_on_their_way_are_not_taken_for_stored() {
+    let stage = Stage::new().await;
+    let served =
+        stage.plane.kubectl_ok(&["api-resources", "--api-group=admissionregistration.k8s.io", "-o", "name"]).await;
+    if !served.contains("mutatingadmissionpolicies") {
+        println!("skipped: this version of Kubernetes does not serve MutatingAdmissionPolicy");
+        return;
+    }
+    stage.shop("shop", PLENTY).await;
+    stage.shop("later", PLENTY).await;
+    let operator = stage.operator().start();
+    operator.wait_ready(SOON).await;
+    stage.simulator.add_fault(Fault::once(Action::hold(Point::AfterRotation)).shop("shop")).await;
+    stage.request("shop", "now").await;
+    let held = stage.simulator.wait_for_held("shop", Point::AfterRotation, SOON).await;
+    put_old_data_back(&stage).await;
+    stage.simulator.release(held.id).await;
+    let is_held = |status: &Value| has_condition(status, "Ready", "True", "PersistFailed");
+    let status = stage.wait_status("shop", "PersistFailed", is_held, SOON).await;
+    assert!(status["lastError"]["message"].as_str().unwrap_or_default().contains("other tokens"), "{status:#}");
+
+    stage.request("later", "now").await;
+    let refused = |status: &Value| has_condition(status, "Refreshed", "False", "TokenSecretForbidden");
+    stage.wait_status("later", "TokenSecretForbidden", refused, SOON).await;
+    assert_eq!(stage.simulator.shop("later").await.counters.presentations, 0, "no token is spent on it");
+
+    stage.plane.kubectl_ok(&["delete", "mutatingadmissionpolicybinding", &stage.namespace]).await;
+    stage.wait_refreshed("shop", "now", LONG).await;
+    stage.wait_refreshed("later", "now", LONG).await;
+    stage.assert_refreshes("shop", 1).await;
+    stage.assert_refreshes("later", 1).await;
 }
 
 // ---- Without a journal ----------------------------------------------------------------------------

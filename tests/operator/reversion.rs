@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tiktok_shop_testkit::{
     fixtures::{self, has_condition},
     poll,
-    simulator::Shop,
+    simulator::{Action, Fault, Shop},
     steps,
 };
 
@@ -41,14 +41,18 @@ fn is_reverted(status: &Value) -> bool {
 
 /// Waits until the pair that is current at TikTok stands in the Secret again.
 async fn wait_written_back(stage: &Stage<'_>, name: &str) {
+    wait_restored(stage, name).await;
+    stage.wait_status(name, "Ready", is_ready, SOON).await;
+    stage.assert_current(name).await;
+}
+
+async fn wait_restored(stage: &Stage<'_>, name: &str) {
     let newest = stage.simulator.shop(name).await;
     let restored = poll::until(SOON, async || {
         let values = fixtures::secret_values(&stage.client, &stage.namespace, name).await;
         (values["refresh_token"] == newest.refresh_token()).then_some(())
     });
     restored.await.expect("the newest pair is written back");
-    stage.wait_status(name, "Ready", is_ready, SOON).await;
-    stage.assert_current(name).await;
 }
 
 /// How often tokens were written into a Secret.
@@ -154,6 +158,36 @@ async fn a_spent_token_is_presented_only_when_somebody_asks_for_it() {
     let status = stage.wait_status("shop", "the request handled", tried, LONG).await;
     assert_eq!(status["lastError"]["reason"], "RefreshTokenRejected", "{status:#}");
     assert_eq!(stage.simulator.shop("shop").await.counters.presentations, 2);
+}
+
+/// The pair that is written back once answered a request; since then another was answered, with an error.
+///
+/// Covers: annotation/handled-refresh-request, status/lastHandledRefreshRequest
+#[tokio::test]
+async fn a_pair_that_is_written_back_makes_no_handled_request_new_again() {
+    let stage = Stage::new().await;
+    let spent = stage.shop("shop", 5 * 24 * HOUR).await;
+    let operator = stage.operator().start();
+    stage.wait_status("shop", "Ready", is_ready, SOON).await;
+    stage.request("shop", "one").await;
+    stage.wait_refreshed("shop", "one", SOON).await;
+    stage.simulator.add_fault(Fault::once(Action::code(77))).await;
+    stage.request("shop", "two").await;
+    let failed = |status: &Value| status["lastHandledRefreshRequest"] == "two";
+    let before = stage.wait_status("shop", "the second answered", failed, SOON).await;
+    put_back(&stage, &spent).await;
+    wait_restored(&stage, "shop").await;
+    // What comes after it in line is seen to be done.
+    stage.shop("fence", HOUR).await;
+    stage.wait_status("fence", "refreshed", is_refreshed, SOON).await;
+    let after = stage.status("shop").await;
+    for field in ["lastError", "consecutiveFailures", "lastHandledRefreshRequest", "lastRefreshTime", "lastAttemptTime"]
+    {
+        assert_eq!(after[field], before[field], "{field} tells of refreshes, and none was made");
+    }
+    let counters = stage.simulator.shop("shop").await.counters;
+    assert_eq!((counters.refreshes, counters.presentations), (1, 2), "each request was acted on once");
+    drop(operator);
 }
 
 /// A status written by a clock that was a day ahead, and a process killed before it could write the next.

@@ -13,7 +13,7 @@ use tiktok_shop_testkit::{
     control_plane::AuditEntry,
     fixtures::{self, SecretFixture},
     poll,
-    simulator::NewShop,
+    simulator::{Action, Fault, NewShop, Point, RetryAfter, RetryAfterStyle},
 };
 
 use crate::resilience::{SOON, Stage, is_ready};
@@ -140,6 +140,70 @@ async fn what_a_person_changes_is_taken_up_at_once() {
     stage.assert_refreshes("renamed", 0).await;
     // By now all that was set off is over; nothing was refreshed twice.
     stage.assert_refreshes("window", 1).await;
+}
+
+/// An app Secret that loses a key is said by integrations that are not due, too; refused credentials that were corrected
+/// are no error any more, although nothing is due.
+///
+/// Covers: reason/AppCredentialsNotFound, reason/AppCredentialsRejected, condition/Stalled
+#[tokio::test]
+async fn a_change_of_the_app_secret_shows_on_integrations_that_are_not_due() {
+    let stage = Stage::new().await;
+    stage.shop("shop", 5 * DAY).await;
+    let _operator = stage.operator().start();
+    stage.wait_status("shop", "Ready", is_ready, SOON).await;
+    let without = json!({"data": {"app_secret": null}});
+    fixtures::patch_secret(&stage.client, &stage.namespace, "app", &without).await;
+    let missing = |status: &Value| fixtures::has_condition(status, "Ready", "True", "AppCredentialsNotFound");
+    stage.wait_status("shop", "the missing key", missing, SOON).await;
+    let wrong = json!({"stringData": {"app_secret": "wrong"}});
+    fixtures::patch_secret(&stage.client, &stage.namespace, "app", &wrong).await;
+    stage.wait_status("shop", "Ready", is_ready, SOON).await;
+    stage.request("shop", "now").await;
+    let refused = |status: &Value| fixtures::has_condition(status, "Stalled", "True", "AppCredentialsRejected");
+    stage.wait_status("shop", "Stalled", refused, SOON).await;
+    let right = json!({"stringData": {"app_secret": stage.app.app_secret}});
+    fixtures::patch_secret(&stage.client, &stage.namespace, "app", &right).await;
+    stage.wait_status("shop", "Ready", is_ready, SOON).await;
+    let status = stage.status("shop").await;
+    assert!(fixtures::condition(&status, "Stalled").is_none(), "{status:#}");
+}
+
+/// While TikTok takes its time with the first refresh, the integration is not without a status.
+///
+/// Covers: condition/Ready, status/observedGeneration
+#[tokio::test]
+async fn a_new_integration_has_a_status_while_its_first_call_is_under_way() {
+    let stage = Stage::new().await;
+    stage.simulator.add_fault(Fault::once(Action::hold(Point::BeforeProcessing))).await;
+    stage.shop("shop", HOUR).await;
+    let _operator = stage.operator().flag("request-timeout", "1m").start();
+    let held = stage.simulator.wait_for_held("shop", Point::BeforeProcessing, SOON).await;
+    let status = stage.wait_status("shop", "Ready", is_ready, SOON).await;
+    assert!(fixtures::has_condition(&status, "Refreshed", "Unknown", "NotAttempted"), "{status:#}");
+    stage.simulator.release(held.id).await;
+    stage.wait_status("shop", "refreshed", |status| status["lastRefreshTime"].is_string(), SOON).await;
+    stage.assert_refreshes("shop", 1).await;
+}
+
+/// While TikTok has asked for a pause, the time told is the one at which it is over, of all that wait for it.
+///
+/// Covers: status/nextRefreshTime, reason/RateLimited
+#[tokio::test]
+async fn the_next_refresh_is_told_for_when_tiktoks_pause_is_over() {
+    let stage = Stage::new().await;
+    let pause = RetryAfter { seconds: 600, style: RetryAfterStyle::Seconds };
+    stage.simulator.add_fault(Fault::once(Action::too_many_requests(Some(pause)))).await;
+    stage.shop("first", HOUR).await;
+    let _operator = stage.operator().start();
+    let limited = |status: &Value| fixtures::has_condition(status, "Refreshed", "False", "RateLimited");
+    let status = stage.wait_status("first", "RateLimited", limited, SOON).await;
+    let left = |status: &Value| next_refresh(status) - chrono::Utc::now().timestamp();
+    assert!((570..=602).contains(&left(&status)), "{status:#}");
+    stage.shop("second", HOUR).await;
+    let status = stage.wait_status("second", "a plan", |status| status["nextRefreshTime"].is_string(), SOON).await;
+    assert!((560..=602).contains(&left(&status)), "{status:#}");
+    assert_eq!(stage.simulator.shop("second").await.counters.presentations, 0);
 }
 
 /// The moment of the next refresh is spread over the fleet, and the same in every life of the

@@ -1,15 +1,19 @@
 //! What is due, and what came of it: pure functions of an integration as the API server tells it.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use kube::{Resource as _, ResourceExt as _};
 use tiktok_shop_operator::api::names::REFRESH_REQUESTED_AT;
-use tiktok_shop_operator::api::{ConditionType, LastError, Reason, TikTokShopIntegrationStatus, parse_go_duration};
+use tiktok_shop_operator::api::{
+    ConditionType, LastError, Reason, RefreshBefore, TikTokShopIntegrationSpec, TikTokShopIntegrationStatus,
+};
 use tiktok_shop_operator::cluster::WatchedIntegration;
 use tiktok_shop_operator::decide;
 
-/// The operator's own default of `--refresh-before`, in seconds. It counts only where status does not say when the
+/// The operator's own default of `--refresh-before`. It counts only where status does not say when the
 /// operator will act.
-const REFRESH_BEFORE: i64 = 24 * 3_600;
+const REFRESH_BEFORE: RefreshBefore = RefreshBefore::Duration(Duration::from_hours(24));
 
 /// Seconds after which a running operator has looked at a new integration, or tried a due one.
 const GRACE: i64 = 120;
@@ -120,9 +124,8 @@ fn window_opens(
     status: &TikTokShopIntegrationStatus,
     expires_at: DateTime<Utc>,
 ) -> i64 {
-    let asked = integration.spec.as_ref().ok().and_then(|spec| spec.refresh_before.as_deref());
-    let asked = asked.and_then(|text| parse_go_duration(text).ok()).map(|duration| duration.as_secs());
-    let refresh_before = asked.and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(REFRESH_BEFORE);
+    let refresh_before =
+        integration.spec.as_ref().ok().and_then(TikTokShopIntegrationSpec::refresh_before).unwrap_or(REFRESH_BEFORE);
     let life = status.last_refresh_time.map(|born| expires_at.timestamp() - born.timestamp());
     expires_at.timestamp() - decide::window(refresh_before, life, 0).length
 }
@@ -140,10 +143,12 @@ fn in_the_way(status: &TikTokShopIntegrationStatus, force: bool, now: DateTime<U
         Reason::TokenSecretReverted => !force,
         Reason::TokenSecretForbidden => !force || status.last_error.is_none(),
         Reason::RefreshTokenExpired | Reason::PersistFailed => true,
+        // Beside tokens that live, it is no hindrance to a refresh.
+        Reason::AuthorizationCodeRejected => status.condition(ConditionType::Stalled).is_some(),
         reason => reason.is_about_secrets(),
     };
     if blocks {
-        return Some(Failed { reason: ready.reason.clone(), detail: ready.message.clone() });
+        return Some(Failed { reason: ready.reason.clone(), detail: ready.said().to_owned() });
     }
     let expired = status.refresh_token_expires_at.is_some_and(|at| at <= now);
     expired.then(|| Failed { reason: Reason::RefreshTokenExpired.as_str().to_owned(), detail: String::new() })

@@ -91,7 +91,10 @@ impl Messages {
         let text = self.reason(reason);
         let says_it_all = matches!(
             reason.parse(),
-            Ok(Reason::RefreshTokenExpired | Reason::RefreshTokenRejected | Reason::AppCredentialsRejected)
+            Ok(Reason::RefreshTokenExpired
+                | Reason::RefreshTokenRejected
+                | Reason::AuthorizationCodeRejected
+                | Reason::AppCredentialsRejected)
         );
         if says_it_all || detail.is_empty() {
             return text;

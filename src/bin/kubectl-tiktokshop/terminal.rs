@@ -2,6 +2,8 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
+use terminal_size::{Width, terminal_size_of};
+
 /// Where the output goes and what may stand in it.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "four independent facts about where the output goes")]
@@ -16,10 +18,18 @@ pub struct Terminal {
     pub colours: bool,
 }
 
+/// Whether the terminal takes ANSI's escape sequences: all do but Windows' own, which must be asked to.
+fn takes_escapes() -> bool {
+    #[cfg(windows)]
+    return anstyle_query::windows::enable_ansi_colors().unwrap_or(true);
+    #[cfg(not(windows))]
+    return true;
+}
+
 impl Terminal {
     /// Of this process.
     pub fn of_process(no_emoji: bool) -> Self {
-        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb") || !takes_escapes();
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let is_interactive = std::io::stdout().is_terminal() && !is_dumb;
         Self {
@@ -44,7 +54,7 @@ impl Terminal {
     pub fn progress(self, line: &str) {
         if self.draws_progress {
             // Wrapped lines could not be removed again.
-            let width = rustix::termios::tcgetwinsize(std::io::stderr()).map_or(80, |size| usize::from(size.ws_col));
+            let width = terminal_size_of(std::io::stderr()).map_or(80, |(Width(columns), _)| usize::from(columns));
             let width = if width == 0 { 80 } else { width };
             let line: String = line.chars().take(width.saturating_sub(1)).collect();
             say_raw(&format!("\r\u{1b}[K{line}"));

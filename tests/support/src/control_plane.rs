@@ -39,6 +39,7 @@ use crate::{
     poll,
     ports::free_port,
     process::{Child, Program, Signal, Sweeper, lock},
+    tools::last_line,
 };
 
 /// Where a start on ports that somebody else took is tried again.
@@ -130,18 +131,7 @@ pub async fn assets_dir() -> PathBuf {
     ASSETS
         .get_or_init(|| async {
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../control-plane/assets.sh");
-            let output = tokio::process::Command::new(&script)
-                .stdin(Stdio::null())
-                .stderr(Stdio::inherit())
-                .kill_on_drop(true)
-                .output()
-                .await
-                .unwrap_or_else(|error| panic!("failed to run {}: {error}", script.display()));
-            assert!(output.status.success(), "{} ended with {}: see above", script.display(), output.status);
-            let stdout = String::from_utf8_lossy(&output.stdout);
-            let dir = stdout.lines().last().unwrap_or_default();
-            assert!(!dir.is_empty(), "{} printed no folder", script.display());
-            PathBuf::from(dir)
+            last_line(&script, &[""; 0]).await
         })
         .await
         .clone()

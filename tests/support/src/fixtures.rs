@@ -29,7 +29,7 @@ pub async fn install_crd(plane: &ControlPlane, yaml: &str) {
     plane.kubectl_ok_with(&args, Some(yaml)).await;
 }
 
-/// One of the four values that a token Secret holds.
+/// One of the values that a token Secret may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Field {
     /// `access_token`.
@@ -40,9 +40,12 @@ pub enum Field {
     RefreshToken,
     /// `refresh_token_expire_in`.
     RefreshTokenExpireIn,
+    /// `auth_code`.
+    AuthCode,
 }
 
 impl Field {
+    /// Those of tokens.
     const ALL: [Self; 4] =
         [Self::AccessToken, Self::AccessTokenExpireIn, Self::RefreshToken, Self::RefreshTokenExpireIn];
 
@@ -54,6 +57,7 @@ impl Field {
             Self::AccessTokenExpireIn => "access_token_expire_in",
             Self::RefreshToken => "refresh_token",
             Self::RefreshTokenExpireIn => "refresh_token_expire_in",
+            Self::AuthCode => "auth_code",
         }
     }
 
@@ -64,6 +68,7 @@ impl Field {
             Self::AccessTokenExpireIn => "accessTokenExpireIn",
             Self::RefreshToken => "refreshToken",
             Self::RefreshTokenExpireIn => "refreshTokenExpireIn",
+            Self::AuthCode => "authCode",
         }
     }
 }

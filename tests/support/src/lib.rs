@@ -26,3 +26,4 @@ pub mod proxy;
 pub mod rbac;
 pub mod simulator;
 pub mod steps;
+pub mod tools;

@@ -53,6 +53,12 @@ impl Builder {
         self.flag("token-endpoint", url)
     }
 
+    /// `--authorization-endpoint`.
+    #[must_use]
+    pub fn authorization_endpoint(self, url: &str) -> Self {
+        self.flag("authorization-endpoint", url)
+    }
+
     /// `--lease-namespace`.
     #[must_use]
     pub fn lease_namespace(self, namespace: &str) -> Self {

@@ -1,6 +1,6 @@
 //! The operator's service account and what it may do.
 //!
-//! The rules are those that the operator ships with: `docs/rbac.yaml`.
+//! The rules are those that the chart grants, as `make generate` renders them into `docs/rbac.yaml`.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use crate::control_plane::{ControlPlane, service_account_user};
 /// The name of the service account, the roles and the bindings.
 pub const NAME: &str = "tiktok-shop-operator";
 
-/// What a user applies.
+/// The chart's, rendered with its defaults.
 const SHIPPED: &str = include_str!("../../../docs/rbac.yaml");
 
 /// The document of this kind in it.
@@ -61,7 +61,7 @@ pub fn manifest(namespace: &str, scope: &Scope) -> String {
     let account = format!("apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {NAME}, namespace: {namespace}}}\n");
     let lease_role = shipped("Role").replace(&format!("namespace: {NAME}"), &format!("namespace: {namespace}"));
     let mut text = format!("{account}---\n{}---\n{lease_role}", shipped("ClusterRole"));
-    let mut bind = |kind: &str, name: &str, place: Option<&str>, role: &str| {
+    let mut bind = |kind: &str, name: &str, place: Option<&str>, (role_kind, role): (&str, &str)| {
         let place = place.map(|place| format!(", namespace: {place}")).unwrap_or_default();
         // Writing to a String does not fail.
         let _ = write!(
@@ -70,18 +70,19 @@ pub fn manifest(namespace: &str, scope: &Scope) -> String {
              apiVersion: rbac.authorization.k8s.io/v1\n\
              kind: {kind}\n\
              metadata: {{name: {name}{place}}}\n\
-             roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: {role}, name: {NAME}}}\n\
+             roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: {role_kind}, name: {role}}}\n\
              subjects: [{{kind: ServiceAccount, name: {NAME}, namespace: {namespace}}}]\n"
         );
     };
-    bind("RoleBinding", "tiktok-shop-operator-leases", Some(namespace), "Role");
+    let leases = "tiktok-shop-operator-leases";
+    bind("RoleBinding", leases, Some(namespace), ("Role", leases));
     // Each test's operator lives in a namespace of its own: so does its binding's name.
     let binding = format!("{NAME}-{namespace}");
     match scope {
-        Scope::Cluster => bind("ClusterRoleBinding", &binding, None, "ClusterRole"),
+        Scope::Cluster => bind("ClusterRoleBinding", &binding, None, ("ClusterRole", NAME)),
         Scope::Namespaces(places) => {
             for place in places {
-                bind("RoleBinding", &binding, Some(place), "ClusterRole");
+                bind("RoleBinding", &binding, Some(place), ("ClusterRole", NAME));
             }
         }
     }

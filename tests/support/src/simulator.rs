@@ -39,6 +39,16 @@ pub enum Form {
     Query,
 }
 
+/// An endpoint of the platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Endpoint {
+    /// A refresh token buys the next pair.
+    Refresh,
+    /// An auth code buys the first pair.
+    Exchange,
+}
+
 /// Which wire forms are served; the others get a plain 404.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -278,7 +288,11 @@ pub struct Counters {
     pub delivered: u64,
     /// Times that a refresh token was presented.
     pub presentations: u64,
-    /// Times that it was processed and refused.
+    /// Exchanges of an auth code that happened, whatever was answered.
+    pub exchanges: u64,
+    /// Times that an auth code was presented.
+    pub code_presentations: u64,
+    /// Times that one of either was processed and refused.
     pub refused: u64,
 }
 
@@ -696,6 +710,8 @@ struct Scope {
     refresh_token: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     form: Option<Form>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endpoint: Option<Endpoint>,
 }
 
 /// A fault to inject: for everybody, until its methods narrow it down.
@@ -731,7 +747,13 @@ impl Fault {
         self
     }
 
-    /// Only for requests that present a refresh token of this shop, old or new.
+    /// Only for requests to this endpoint.
+    pub fn endpoint(mut self, endpoint: Endpoint) -> Self {
+        self.scope.endpoint = Some(endpoint);
+        self
+    }
+
+    /// Only for requests that present a refresh token or an auth code of this shop, old or new.
     pub fn shop(mut self, id: &str) -> Self {
         self.scope.shop = Some(id.into());
         self
@@ -802,6 +824,8 @@ pub enum Outcome {
     Pending,
     /// The refresh happened, whatever was answered.
     Refreshed,
+    /// The auth code gave its pair, whatever was answered.
+    Exchanged,
     /// Processed and refused.
     Refused,
     /// Over the rate limit, not processed.
@@ -828,7 +852,7 @@ pub enum AnswerState {
     Undelivered,
 }
 
-/// One time that a refresh token was presented.
+/// One time that a refresh token or an auth code was presented.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Presentation {
     /// The request's number.
@@ -872,6 +896,47 @@ pub struct TokenRecord {
     pub presentations: Vec<Presentation>,
 }
 
+/// Where an auth code stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CodeState {
+    /// It can be exchanged, unless it has expired.
+    Open,
+    /// It was.
+    Used,
+    /// The seller withdrew the authorization first.
+    Revoked,
+}
+
+/// An auth code, and each time that it was presented.
+#[derive(Debug, Clone, Deserialize)]
+pub struct CodeRecord {
+    /// Its shop.
+    pub shop: String,
+    /// Counted from 1 for each shop.
+    pub serial: u32,
+    /// Its value.
+    pub auth_code: String,
+    /// When it expires, in Unix seconds.
+    pub expires_at: i64,
+    /// When it was used.
+    pub used_at: Option<DateTime<Utc>>,
+    /// Where it stands.
+    pub state: CodeState,
+    /// Each time, in order.
+    pub presentations: Vec<Presentation>,
+}
+
+/// An auth code that was presented again after it had been used.
+#[derive(Debug, Clone, Deserialize)]
+pub struct CodeViolation {
+    /// The code.
+    #[serde(flatten)]
+    pub code: CodeRecord,
+    /// Whether an answer that held its pair had been handed to the socket whole.
+    pub pair_delivered: bool,
+}
+
 /// A refresh token that was presented again after it had been spent.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Violation {
@@ -891,7 +956,7 @@ pub struct Stranger {
     /// When it came.
     pub at: DateTime<Utc>,
     /// The value as presented.
-    pub refresh_token: String,
+    pub value: String,
 }
 
 /// What an app has asked.
@@ -920,6 +985,12 @@ pub struct Totals {
     pub refreshes_delivered: u64,
     /// The others that are settled: no client can know the new pair.
     pub refreshes_undelivered: u64,
+    /// Exchanges that happened.
+    pub exchanges: u64,
+    /// Those whose answer holds the pair and was handed to the socket whole.
+    pub exchanges_delivered: u64,
+    /// The others that are settled.
+    pub exchanges_undelivered: u64,
     /// Processed and refused.
     pub refused: u64,
     /// Over the rate limit.
@@ -948,12 +1019,18 @@ pub struct Totals {
     pub refresh_tokens_issued: u64,
     /// Refresh tokens spent.
     pub refresh_tokens_spent: u64,
-    /// Times that one of them was presented.
+    /// Auth codes given out.
+    pub codes_issued: u64,
+    /// Times that a refresh token was presented.
     pub presentations: u64,
+    /// Times that an auth code was.
+    pub code_presentations: u64,
     /// Times that something else was.
     pub strangers: u64,
     /// Refresh tokens presented again after they had been spent.
     pub violations: u64,
+    /// Auth codes presented again after they had been used.
+    pub code_violations: u64,
 }
 
 /// The witness's word.
@@ -965,6 +1042,8 @@ pub struct Witness {
     pub apps: BTreeMap<String, AppRecord>,
     /// Tokens presented again after they had been spent.
     pub violations: Vec<Violation>,
+    /// Auth codes presented again after they had been used.
+    pub code_violations: Vec<CodeViolation>,
     /// The last 1,000 values that were never given out.
     pub strangers: Vec<Stranger>,
 }
@@ -1017,6 +1096,10 @@ pub struct Wait {
     pub delivered: Option<u64>,
     /// Times that a refresh token was presented.
     pub presentations: Option<u64>,
+    /// Exchanges that happened.
+    pub exchanges: Option<u64>,
+    /// Times that an auth code was presented.
+    pub code_presentations: Option<u64>,
     /// Times that it was processed and refused.
     pub refused: Option<u64>,
     /// Requests, whatever they were; not together with a shop.
@@ -1077,6 +1160,12 @@ impl Simulator {
     #[must_use]
     pub fn token_endpoint(&self) -> String {
         format!("{}/api/v2/token/refresh", self.base)
+    }
+
+    /// For the operator's `--authorization-endpoint`.
+    #[must_use]
+    pub fn authorization_endpoint(&self) -> String {
+        format!("{}/api/v2/token/get", self.base)
     }
 
     /// The process: its output, memory, processor time.
@@ -1177,6 +1266,19 @@ impl Simulator {
     pub async fn set_next_lives(&self, id: &str, access_seconds: Option<i64>, refresh_seconds: Option<i64>) {
         let lives = json!({"access_life_seconds": access_seconds, "refresh_life_seconds": refresh_seconds});
         let _: Value = self.post(&format!("/shops/{id}/next-refresh"), lives).await;
+    }
+
+    /// The seller authorizes the app: an auth code.
+    pub async fn authorize(&self, id: &str) -> String {
+        let record: CodeRecord = self.post(&format!("/shops/{id}/authorize"), json!({})).await;
+        record.auth_code
+    }
+
+    /// The same, and the code expires in so many seconds.
+    pub async fn authorize_for(&self, id: &str, seconds: i64) -> String {
+        let life = json!({"code_life_seconds": seconds});
+        let record: CodeRecord = self.post(&format!("/shops/{id}/authorize"), life).await;
+        record.auth_code
     }
 
     /// The seller withdraws the authorization.
@@ -1289,6 +1391,17 @@ impl Simulator {
         self.wait_for(&wait, timeout).await
     }
 
+    /// Waits until so many auth codes of a shop were exchanged.
+    pub async fn wait_for_exchanges(&self, shop: &str, exchanges: u64, timeout: Duration) -> Counters {
+        self.wait_for(&Wait { shop: Some(shop.into()), exchanges: Some(exchanges), ..Wait::default() }, timeout).await
+    }
+
+    /// Waits until auth codes of a shop were presented so many times, however that ended.
+    pub async fn wait_for_code_presentations(&self, shop: &str, times: u64, timeout: Duration) -> Counters {
+        let wait = Wait { shop: Some(shop.into()), code_presentations: Some(times), ..Wait::default() };
+        self.wait_for(&wait, timeout).await
+    }
+
     /// Waits until all shops together have been refreshed so many times.
     pub async fn wait_for_total_refreshes(&self, refreshes: u64, timeout: Duration) -> Counters {
         self.wait_for(&Wait { refreshes: Some(refreshes), ..Wait::default() }, timeout).await
@@ -1306,6 +1419,8 @@ impl Simulator {
             ("refreshes", wait.refreshes),
             ("delivered", wait.delivered),
             ("presentations", wait.presentations),
+            ("exchanges", wait.exchanges),
+            ("code_presentations", wait.code_presentations),
             ("refused", wait.refused),
             ("requests", wait.requests),
         ];
@@ -1336,14 +1451,20 @@ impl Simulator {
         list.tokens
     }
 
+    /// Every auth code of a shop, oldest first, with each time that it was presented.
+    pub async fn codes_of(&self, shop: &str) -> Vec<CodeRecord> {
+        let list: CodeList = self.get(&format!("/witness/codes?shop={shop}")).await;
+        list.codes
+    }
+
     /// Every refresh token of all shops.
     pub async fn tokens(&self) -> Vec<TokenRecord> {
         let list: TokenList = self.get(&format!("/witness/tokens?limit={}", usize::MAX)).await;
         list.tokens
     }
 
-    /// Panics if a refresh token was presented again after it had been spent, or a value that was
-    /// never given out was presented.
+    /// Panics if a refresh token or an auth code was presented again after it had been spent, or a
+    /// value that was never given out was presented.
     pub async fn assert_no_violations(&self) {
         let witness = self.witness().await;
         assert!(
@@ -1352,20 +1473,30 @@ impl Simulator {
             witness.violations
         );
         assert!(
+            witness.code_violations.is_empty(),
+            "auth codes were presented again after they had been used: {:#?}",
+            witness.code_violations
+        );
+        assert!(
             witness.strangers.is_empty(),
-            "values were presented that are no refresh tokens of this simulator, perhaps mangled on their way: {:#?}",
+            "values were presented that are no refresh tokens and no auth codes of this simulator, perhaps mangled on their way: {:#?}",
             witness.strangers
         );
     }
 
-    /// Panics if a refresh token was presented again although the new pair had been delivered. A
-    /// second try after a lost answer is no offence here.
+    /// Panics if a refresh token or an auth code was presented again although the new pair had been
+    /// delivered. A second try after a lost answer is no offence here.
     pub async fn assert_no_careless_violations(&self) {
-        let mut violations = self.witness().await.violations;
+        let Witness { mut violations, mut code_violations, .. } = self.witness().await;
         violations.retain(|violation| violation.pair_delivered);
+        code_violations.retain(|violation| violation.pair_delivered);
         assert!(
             violations.is_empty(),
             "refresh tokens were presented again although the answer with the new pair had left: {violations:#?}"
+        );
+        assert!(
+            code_violations.is_empty(),
+            "auth codes were presented again although the answer with the pair had left: {code_violations:#?}"
         );
     }
 
@@ -1476,6 +1607,11 @@ struct Waited {
 #[derive(Deserialize)]
 struct TokenList {
     tokens: Vec<TokenRecord>,
+}
+
+#[derive(Deserialize)]
+struct CodeList {
+    codes: Vec<CodeRecord>,
 }
 
 #[derive(Deserialize)]

@@ -96,10 +96,10 @@ pub fn list(resource: &str) -> impl Predicate + Clone + use<> {
     move |seen| seen.method == "GET" && seen.path.ends_with(&end) && !seen.is_watch()
 }
 
-/// A call of TikTok Shop's refresh endpoint, in either form.
+/// A call of TikTok Shop's token endpoints: a refresh, in either form, or an exchange.
 #[must_use]
 pub fn call() -> impl Predicate + Clone + use<> {
-    |seen: &Seen| seen.path.ends_with("/token/refresh")
+    |seen: &Seen| seen.path.ends_with("/token/refresh") || seen.path.ends_with("/token/get")
 }
 
 fn secret(namespace: &str, name: &str) -> String {
