@@ -452,6 +452,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::too_many_lines, reason = "a table")]
     fn a_wrong_line_is_answered_in_one_line_in_the_language_of_the_person() {
         for (line, english, vietnamese) in [
             (
