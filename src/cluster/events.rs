@@ -132,11 +132,11 @@ pub struct Events {
 impl Events {
     /// Starts posting; `instance` names this process in the events.
     #[must_use]
-    pub fn start(cluster: Cluster, instance: String) -> Self {
+    pub fn start(cluster: &Cluster, instance: &str) -> Self {
         let mut posters = JoinSet::new();
         let lanes = std::iter::repeat_with(|| {
             let (queue, receiver) = mpsc::channel(LONGEST_QUEUE);
-            let poster = Poster { cluster: cluster.clone(), instance: instance.clone(), series: HashMap::new() };
+            let poster = Poster { cluster: cluster.clone(), instance: instance.to_owned(), series: HashMap::new() };
             posters.spawn(poster.run(receiver));
             queue
         })
