@@ -74,6 +74,7 @@ impl<'a> Stage<'a> {
         let mut values = json!({
             "crds": {"enabled": false},
             "tokenEndpoint": self.simulator.token_endpoint(),
+            "authorizationEndpoint": self.simulator.authorization_endpoint(),
             "secretAccess": mode.secret_access,
             "requestTimeout": "2s",
         });

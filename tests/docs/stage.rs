@@ -45,6 +45,8 @@ pub struct Stage {
     app: App,
     /// Those that a page brings; what they hold is fresh.
     shops: Vec<Shop>,
+    /// An authorization code for each of them.
+    codes: Vec<String>,
     folder: TempDir,
     journals: TempDir,
     operators: Mutex<Operators>,
@@ -59,9 +61,10 @@ impl Stage {
         let binary = Path::new(env!("CARGO_BIN_EXE_tiktok-shop-operator"));
         let simulator = Simulator::start(&binary.with_file_name("examples").join("tiktok-shop-simulator")).await;
         let app = simulator.create_app(APP.0, APP.1).await;
-        let mut shops = Vec::new();
+        let (mut shops, mut codes) = (Vec::new(), Vec::new());
         for id in ["shop-1", "shop-2"] {
             shops.push(simulator.create_shop(&NewShop::of(&app).id(id).access_remaining(LEFT)).await);
+            codes.push(simulator.authorize(id).await);
         }
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let programs = folder.path().join(".bin");
@@ -79,7 +82,17 @@ impl Stage {
         let answer = json!({"code": 0, "message": "success", "request_id": "r1", "data": shops[0].data});
         std::fs::write(folder.path().join("answer.json"), answer.to_string()).expect("a file can be written");
         let journals = tempfile::tempdir().expect("a temporary folder can be made");
-        Self { plane, simulator, app, shops, folder, journals, operators: Mutex::default(), installed: Vec::new() }
+        Self {
+            plane,
+            simulator,
+            app,
+            shops,
+            codes,
+            folder,
+            journals,
+            operators: Mutex::default(),
+            installed: Vec::new(),
+        }
     }
 
     /// A cluster with the operator at work, and `shop-1` in namespace `shops`.
@@ -114,6 +127,7 @@ impl Stage {
         Operator::builder(env!("CARGO_BIN_EXE_tiktok-shop-operator"))
             .kubeconfig(self.plane.kubeconfig_for(token, None))
             .token_endpoint(&self.simulator.token_endpoint())
+            .authorization_endpoint(&self.simulator.authorization_endpoint())
             .env("POD_NAMESPACE", namespace)
             .journal_dir(journal)
     }
@@ -127,12 +141,13 @@ impl Stage {
     /// What a reader would write in place of what a page shows.
     pub fn fill_in(&self, text: &str) -> String {
         let mut text = text.to_owned();
-        for shop in &self.shops {
+        for (shop, code) in self.shops.iter().zip(&self.codes) {
             let expiry =
                 |name: &str| format!("EXPIRY_OF_THE_{name}_TOKEN_OF_{}", shop.id.to_uppercase().replace('-', "_"));
             for (shown, value) in [
                 (format!("TTP_access-token-of-{}", shop.id), shop.access_token().to_owned()),
                 (format!("TTP_refresh-token-of-{}", shop.id), shop.refresh_token().to_owned()),
+                (format!("ROW_code-of-{}", shop.id), code.clone()),
                 (expiry("ACCESS"), shop.access_expires_at().to_string()),
                 (expiry("REFRESH"), shop.refresh_expires_at().to_string()),
             ] {
@@ -193,7 +208,7 @@ impl Stage {
             if !operators.contains_key(&key) {
                 let account = item["spec"]["template"]["spec"]["serviceAccountName"].as_str().unwrap_or_default();
                 let token = self.plane.service_account_token(namespace, account).await;
-                let ours = ["--token-endpoint=", "--listen=", "--journal-dir="];
+                let ours = ["--token-endpoint=", "--authorization-endpoint=", "--listen=", "--journal-dir="];
                 let operator = args
                     .iter()
                     .filter(|arg| !ours.iter().any(|flag| arg.starts_with(flag)))

@@ -127,6 +127,16 @@ async fn a_seller_who_must_authorize_again_and_what_a_person_must_correct_are_to
 }
 
 #[tokio::test]
+async fn a_refused_authorization_code_is_told_as_a_seller_who_must_authorize_again() {
+    let stage = Stage::new().await;
+    let replicas = stage.replicas().await;
+    let before = replicas.scrape("all well", |scrape| in_state(scrape, "TokenValid", 1.0)).await;
+    stage.latecomer("late").await;
+    let after = replicas.scrape("a refused code", |scrape| in_state(scrape, "AuthorizationCodeRejected", 1.0)).await;
+    turns(&before, &after, &[("TikTokShopReauthorizationNeeded", &stage.lease("one"))]).await;
+}
+
+#[tokio::test]
 async fn an_outcome_that_stays_unknown_is_told() {
     let stage = Stage::new().await;
     let replicas = stage.replicas().await;

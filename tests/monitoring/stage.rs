@@ -69,6 +69,7 @@ impl Stage {
             .name(name)
             .kubeconfig(self.plane.kubeconfig_for(&self.identity.token, Some(&way.url())))
             .token_endpoint(&self.simulator.token_endpoint())
+            .authorization_endpoint(&self.simulator.authorization_endpoint())
             .lease_namespace(&self.namespace)
             .namespace(&self.namespace)
             .flag("request-timeout", "2s")
@@ -104,6 +105,14 @@ impl Stage {
     pub async fn new_shop(&self, shop: &NewShop, make: impl FnOnce(IntegrationFixture) -> IntegrationFixture) {
         let shop = self.simulator.create_shop(shop).await;
         self.integrate(&shop, make).await;
+    }
+
+    /// A shop without tokens, whose authorization code came too late.
+    pub async fn latecomer(&self, name: &str) {
+        let shop = self.simulator.create_shop(&self.living(name, DAY)).await;
+        let expired = self.simulator.authorize_for(&shop.id, -5).await;
+        SecretFixture::new(&self.namespace, name).value("auth_code", expired).create(&self.client).await;
+        integration(&self.namespace, name, name, "app").create(&self.client).await;
     }
 
     /// A shop to each refresh of which TikTok does the same.
