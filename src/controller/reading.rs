@@ -127,7 +127,12 @@ impl Controller {
                     if is_owner && let Some((kind, note)) = take_in_unsaid_failure(entry, Clock::now()) {
                         self.events.publish(Event::now(entry.regarding(), kind, note));
                     }
-                    if let Some(kept) = read.reverted {
+                    if let Some(mut kept) = read.reverted {
+                        // The request that this pair once answered may not be the last that was handled; and what noted
+                        // that on the Secret may be gone.
+                        if let Some(handled) = &entry.status.last_handled_refresh_request {
+                            kept.answer.intent.request = Some(handled.clone());
+                        }
                         let note = report::reverted_message(entry);
                         if !kept.restored {
                             entry.busy = Busy::Refreshing;
@@ -181,9 +186,7 @@ impl Controller {
     }
 
     /// Something wrote spent tokens over the newest pair, which is still kept: written back, once.
-    pub(super) fn write_back(&mut self, mut kept: journal::Kept, regarding: Regarding, by_whom: &str) {
-        // The request that this pair once answered is handled; another may have been since.
-        kept.answer.intent.request = None;
+    pub(super) fn write_back(&mut self, kept: journal::Kept, regarding: Regarding, by_whom: &str) {
         tracing::warn!(namespace = %regarding.namespace, name = %regarding.name, "spent tokens were put back: the newest pair is written again");
         let note = format!("{by_whom}; the newest pair is written back, once");
         self.events.publish(Event::now(regarding, EventKind::TokenSecretReverted, note));
