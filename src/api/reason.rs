@@ -277,6 +277,7 @@ mod tests {
                 "TokenSecretReverted",
                 "RefreshTokenRejected",
                 "RefreshTokenExpired",
+                "AuthorizationCodeRejected",
                 "AppCredentialsRejected",
                 "IpNotAllowed",
                 "PersistFailed",

@@ -21,6 +21,8 @@ mod refresh;
 mod resilience;
 mod reversion;
 mod rollout;
+
+mod scale;
 mod secrecy;
 mod taken_up;
 mod views;
