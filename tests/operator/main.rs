@@ -21,7 +21,6 @@ mod refresh;
 mod resilience;
 mod reversion;
 mod rollout;
-
 mod scale;
 mod secrecy;
 mod taken_up;
