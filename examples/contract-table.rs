@@ -142,6 +142,7 @@ fn items() -> BTreeSet<String> {
         names::SPENT_TOKENS,
         names::TOKENS_DIGEST,
         names::HANDLED_REFRESH_REQUEST,
+        names::RESTARTED_AT,
     ] {
         items.insert(format!("annotation/{}", annotation.trim_start_matches(names::PREFIX)));
     }

@@ -311,7 +311,7 @@ impl Metrics {
             self.api_requests.get_or_create(&ApiLabels { status: status_label(Some(200)), code: code_label(Some(0)) }),
         );
         drop(self.api_requests.get_or_create(&ApiLabels { status: status_label(None), code: code_label(None) }));
-        for error in ["api-server-away", "forbidden", "status-write"] {
+        for error in ["api-server-away", "forbidden", "rollout-restart", "status-write"] {
             drop(self.reconcile_errors.get_or_create(&ErrorLabels { error }));
         }
         drop(self.refresh.get_or_create(&refresh_labels(RefreshResult::Success)));

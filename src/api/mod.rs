@@ -23,7 +23,7 @@ pub use duration::{DurationError, parse_go_duration};
 pub use reason::{Reason, UnknownReason};
 pub use spec::{
     AppCredentialsKeys, AppCredentialsSecretRef, Authorization, REFRESH_BEFORE_MAX, REFRESH_BEFORE_MAX_PERCENT,
-    REFRESH_BEFORE_MIN, RefreshBefore, Region, TikTokShopIntegration, TikTokShopIntegrationSpec, TokenSecretKeys,
-    TokenSecretRef,
+    REFRESH_BEFORE_MIN, RefreshBefore, Region, RolloutRestartTarget, TikTokShopIntegration, TikTokShopIntegrationSpec,
+    TokenSecretKeys, TokenSecretRef, WorkloadKind,
 };
-pub use status::{LastError, ObservedTokenSecret, Seller, TikTokShopIntegrationStatus, merge_patch};
+pub use status::{LastError, ObservedTokenSecret, RolloutRestart, Seller, TikTokShopIntegrationStatus, merge_patch};

@@ -38,6 +38,9 @@ pub const TOKENS_DIGEST: &str = "tiktokshop.dev/tokens-digest";
 /// On a token Secret: the value of [`REFRESH_REQUESTED_AT`] that was last acted on.
 pub const HANDLED_REFRESH_REQUEST: &str = "tiktokshop.dev/handled-refresh-request";
 
+/// On the pod template of a workload that `spec.rolloutRestartTargets` names: for which rotation it was last restarted.
+pub const RESTARTED_AT: &str = "tiktokshop.dev/restarted-at";
+
 /// Default key of the app key in the Secret that `spec.appCredentialsSecretRef` names.
 pub const DEFAULT_APP_KEY_KEY: &str = "app_key";
 

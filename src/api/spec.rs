@@ -24,6 +24,12 @@ pub const REFRESH_BEFORE_MAX: Duration = Duration::from_hours(144);
 /// The name of a Secret: a DNS-1123 subdomain, as the API server wants it.
 const SECRET_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
+/// The name of a workload is of the same form. A rule and no `pattern`, so that it has a message of its own.
+const TARGET_NAME_RULE: &str = "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')";
+
+const TARGET_NAME_MESSAGE: &str = "name must be the name of a workload in the integration's namespace: small letters, \
+     digits, dashes and dots, such as storefront";
+
 /// A key in a Secret's `data`, as the API server wants it: not `.` alone, nor `..` at the start.
 const SECRET_KEY: &str = r"^\.?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$";
 
@@ -201,6 +207,16 @@ pub struct TikTokShopIntegrationSpec {
     /// Optional: the command takes the same as flags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Authorization>,
+
+    /// What is restarted each time new tokens were stored, in the namespace of the integration: for programs that read
+    /// the tokens only as they start. One that reads a mounted Secret anew needs no restart. The operator must have been
+    /// given the right to it (chart: rolloutRestart.enabled). At most 32. Optional.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 32),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"])
+    )]
+    pub rollout_restart_targets: Vec<RolloutRestartTarget>,
 }
 
 impl TikTokShopIntegrationSpec {
@@ -266,6 +282,55 @@ pub enum Region {
     Global,
     /// Shops in the United States.
     Us,
+}
+
+/// A workload that is restarted after each rotation of the tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutRestartTarget {
+    /// What it is: Deployment, StatefulSet or DaemonSet.
+    pub kind: WorkloadKind,
+
+    /// Its name. It must be in the same namespace as the integration.
+    /// Example: storefront
+    #[schemars(
+        length(min = 1, max = 253),
+        extend("x-kubernetes-validations" = [{"rule": TARGET_NAME_RULE, "message": TARGET_NAME_MESSAGE}])
+    )]
+    pub name: String,
+}
+
+/// The kinds of workloads that can be restarted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WorkloadKind {
+    /// A Deployment.
+    Deployment,
+    /// A `StatefulSet`.
+    StatefulSet,
+    /// A `DaemonSet`.
+    DaemonSet,
+}
+
+impl WorkloadKind {
+    /// As manifests write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deployment => "Deployment",
+            Self::StatefulSet => "StatefulSet",
+            Self::DaemonSet => "DaemonSet",
+        }
+    }
+
+    /// Under which name the API group `apps` serves it.
+    #[must_use]
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Self::Deployment => "deployments",
+            Self::StatefulSet => "statefulsets",
+            Self::DaemonSet => "daemonsets",
+        }
+    }
 }
 
 /// Where the app's credentials are.

@@ -80,6 +80,10 @@ pub struct TikTokShopIntegrationStatus {
     /// The shop, as TikTok names it in its answer to a refresh.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seller: Option<Seller>,
+
+    /// The restarts of spec.rolloutRestartTargets. There while the spec has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout_restart: Option<RolloutRestart>,
 }
 
 impl TikTokShopIntegrationStatus {
@@ -158,10 +162,21 @@ pub struct Seller {
     pub user_type: Option<i64>,
 }
 
+/// What was restarted after a rotation of the tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RolloutRestart {
+    /// The rotation for which all targets were last restarted, as the annotation tiktokshop.dev/restarted-at on their
+    /// pod templates says it: when the tokens were issued, with a fraction that tells it from others of that second. Where
+    /// none was restarted yet, the rotation that was the last when the spec first had targets; absent if there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restarted_at: Option<String>,
+}
+
 /// The fields of an object that a status may lack, under the object's own field (none for the status itself).
 ///
 /// A test holds them to the schema.
-const OPTIONAL_FIELDS: [(Option<&str>, &[&str]); 4] = [
+const OPTIONAL_FIELDS: [(Option<&str>, &[&str]); 5] = [
     (
         None,
         &[
@@ -178,10 +193,12 @@ const OPTIONAL_FIELDS: [(Option<&str>, &[&str]); 4] = [
             "lastHandledRefreshRequest",
             "observedTokenSecret",
             "seller",
+            "rolloutRestart",
         ],
     ),
     (Some("lastError"), &["code", "requestId"]),
     (Some("observedTokenSecret"), &["tokensDigest"]),
+    (Some("rolloutRestart"), &["restartedAt"]),
     (Some("seller"), &["openId", "name", "baseRegion", "userType"]),
 ];
 
@@ -262,6 +279,7 @@ mod tests {
                 base_region: Some("VN".to_owned()),
                 user_type: Some(0),
             }),
+            rollout_restart: Some(RolloutRestart { restarted_at: Some("2025-01-15T14:30:25.000007Z".to_owned()) }),
         }
     }
 

@@ -95,6 +95,8 @@ event_kinds! {
     TokenSecretReverted: Warning,
     /// Somebody replaced the tokens while a refresh was under way.
     TokensReplaced: Warning,
+    /// Something that uses the tokens could not be restarted after a refresh.
+    RolloutRestartFailed: Warning,
     /// A value in a Secret or annotation can't be used.
     InvalidValue: Warning,
 }

@@ -6,6 +6,7 @@
 
 mod error;
 mod events;
+mod rollout;
 mod secrets;
 mod status;
 mod watched;

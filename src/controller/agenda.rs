@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use kube::Resource as _;
 
+use super::rollout::Rollout;
 use crate::api::names::{MAX_REFRESH_REQUEST_BYTES, REFRESH_REQUESTED_AT};
-use crate::api::{ConditionType, LastError, Reason, RefreshBefore, TikTokShopIntegrationStatus};
+use crate::api::{ConditionType, LastError, Reason, RefreshBefore, RolloutRestartTarget, TikTokShopIntegrationStatus};
 use crate::cluster::{Regarding, Version, WatchedIntegration};
 use crate::decide::{ClaimFacts, CodeFacts, TokenFacts};
 use crate::metrics::{Fleet, FleetRow};
@@ -243,6 +244,8 @@ pub(super) struct Entry {
     pub app: AppRef,
     /// The request annotation's value.
     pub request: Option<Box<str>>,
+    /// What is restarted after a rotation, where the spec names anything.
+    pub rollout: Option<Box<Rollout>>,
     /// The status as this process would have it; the leader is its only writer.
     pub status: Box<TikTokShopIntegrationStatus>,
     /// Fingerprint of the status that the API server has, as far as is known.
@@ -390,6 +393,7 @@ struct Wanted {
     token_secret: SecretName,
     token_keys: Arc<TokenKeyNames>,
     app: AppRef,
+    targets: Vec<RolloutRestartTarget>,
     served_status: u64,
 }
 
@@ -555,6 +559,7 @@ impl Agenda {
                 secret: (Arc::clone(&namespace), spec.app_credentials_secret_ref.name.as_str().into()),
                 keys: intern(&mut self.app_keys, app_keys),
             },
+            targets: spec.rollout_restart_targets.clone(),
             served_status: fingerprint(object.status.as_ref()),
             namespace,
         })
@@ -602,6 +607,7 @@ impl Agenda {
         entry.token_secret = wanted.token_secret;
         entry.token_keys = wanted.token_keys;
         entry.app = wanted.app;
+        Rollout::change(&mut entry.rollout, &wanted.targets);
         entry.seen_in = list;
         if old_token != new_token || old_app != new_app {
             self.unlink(id, &old_token, &old_app);
@@ -631,6 +637,7 @@ impl Agenda {
             token_keys: wanted.token_keys,
             app: wanted.app,
             request: wanted.request,
+            rollout: Rollout::of(&wanted.targets),
             served_status: wanted.served_status,
             status_version: None,
             known: Known::Unread,

@@ -18,6 +18,7 @@ mod outcome;
 mod reading;
 mod refresh;
 mod report;
+mod rollout;
 mod watch;
 mod writing;
 
@@ -26,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch as channel};
+use tokio::sync::{Notify, Semaphore, mpsc, watch as channel};
 use tokio::time::Instant;
 
 use self::agenda::{
@@ -38,6 +39,7 @@ use self::claims::Claims;
 use self::dispatch::Dispatch;
 use self::refresh::{Holding, Job, Shared, Update, Work};
 use self::report::{Circumstances, differs, events_of_change, expiring_warning, report};
+use self::rollout::Restarted;
 use self::watch::{Told, Watches};
 use self::writing::queue_status_write;
 use crate::admin::{Heartbeat, Readiness};
@@ -94,6 +96,7 @@ const FIRST_STATUS_AFTER: i64 = 2;
 enum Message {
     TokenSecretRead(Box<TokenSecretRead>),
     AppSecretRead { app: AppRef, result: Result<AppRead, ApiError> },
+    Restarted(Box<Restarted>),
     StatusWritten { id: Id, uid: Box<str>, fingerprint: u64, result: Result<Option<Version>, ApiError> },
 }
 
@@ -184,6 +187,8 @@ pub struct Controller {
     read_queue: BTreeSet<(i64, Id)>,
     status_writes: usize,
     status_queue: VecDeque<Id>,
+    /// For the restarts after a rotation.
+    restarts: Arc<Semaphore>,
     /// Scopes whose first list is not in yet.
     lists_awaited: HashSet<(&'static str, Option<Arc<str>>)>,
     /// Scopes whose first list was refused: work goes on without them, but this process is not ready.
@@ -261,6 +266,7 @@ impl Controller {
             read_queue: BTreeSet::new(),
             status_writes: 0,
             status_queue: VecDeque::new(),
+            restarts: Arc::new(Semaphore::new(rollout::MOST_AT_ONCE)),
             lists_awaited: HashSet::new(),
             lists_refused: HashSet::new(),
             secrets_watched: false,
@@ -715,6 +721,7 @@ impl Controller {
             // Not at once at each start: a fleet's writes are spread over the interval.
             entry.next_tick = next_tick(seconds_now, interval, entry.seed());
         }
+        let restart_at = self.restart_what_is_owed(entry, id, seconds_now);
         let tick_due = entry.next_tick <= seconds_now;
         let mut status = report(entry, decision, &circumstances, now);
         // A refresh that starts right away says all there is to say when it ends.
@@ -757,7 +764,7 @@ impl Controller {
             entry.next_poll = seconds_now + poll;
         }
         let poll_at = (polls || matches!(entry.known, Known::Forbidden(_))).then_some(entry.next_poll);
-        let wake = [acts_at, access_expires_at, refresh_expires_at, Some(entry.next_tick), poll_at]
+        let wake = [acts_at, access_expires_at, refresh_expires_at, Some(entry.next_tick), poll_at, restart_at]
             .into_iter()
             .flatten()
             .filter(|at| *at > seconds_now)

@@ -4,6 +4,7 @@
 use chrono::{DateTime, Utc};
 
 use super::agenda::{AppAtFailure, Entry, ErrorOf, Known};
+use super::rollout;
 use crate::api::timestamp::{format, whole_seconds};
 use crate::api::{
     Condition, ConditionStatus, ConditionType, LastError, ObservedTokenSecret, Reason, TikTokShopIntegrationStatus,
@@ -70,6 +71,14 @@ pub(super) fn report(
         status.last_handled_refresh_request = Some(handled.to_owned());
     }
 
+    status.rollout_restart = rollout::standing(entry);
+    // A refresh that went well is one, whatever else did not.
+    let not_restarted = entry.rollout.as_ref().and_then(|rollout| rollout.problem());
+    let refreshed = |message: String| match not_restarted {
+        Some(problem) => format!("{message}; {problem}"),
+        None => message,
+    };
+
     let (reason, message) = ready_reason(entry, &status, circumstances, now.timestamp());
     let ready = ready_status(&entry.known, status.access_token_expires_at, now.timestamp());
     let mut conditions =
@@ -80,14 +89,14 @@ pub(super) fn report(
             ConditionType::Refreshed,
             ConditionStatus::False,
             error.known_reason().unwrap_or(Reason::ApiError),
-            error.message.clone(),
+            refreshed(error.message.clone()),
         ),
         None => match status.last_refresh_time {
             Some(refreshed_at) => conditions.set(
                 ConditionType::Refreshed,
                 ConditionStatus::True,
                 Reason::Refreshed,
-                format!("the tokens were refreshed at {}", format(refreshed_at)),
+                refreshed(format!("the tokens were refreshed at {}", format(refreshed_at))),
             ),
             None => conditions.set(
                 ConditionType::Refreshed,

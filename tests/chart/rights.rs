@@ -106,14 +106,25 @@ async fn role_of(plane: &ControlPlane, kind: &str, namespace: Option<&str>, name
     get(plane, &[kind, name, "-n", within]).await
 }
 
+/// Takes a word out of a list, and says whether any are left.
+fn without(words: &mut Value, word: &str) -> bool {
+    let words = words.as_array_mut().expect("a rule has lists of words");
+    words.retain(|other| *other != word);
+    !words.is_empty()
+}
+
 /// Takes a right away, and waits until the API server goes by that.
 async fn take_away(stage: &Stage<'_>, right: &Right) {
     let mut role = role_of(stage.plane, &right.kind, right.namespace.as_deref(), &right.role).await;
-    let verbs = role["rules"][right.rule]["verbs"].as_array_mut().expect("a rule has verbs");
-    verbs.retain(|verb| *verb != right.verb.as_str());
-    if verbs.is_empty() {
-        role["rules"].as_array_mut().expect("a role has rules").remove(right.rule);
-    }
+    let rules = role["rules"].as_array_mut().expect("a role has rules");
+    let mut left = rules.remove(right.rule);
+    let of_others = {
+        let mut others = left.clone();
+        without(&mut others["resources"], &right.resource).then_some(others)
+    };
+    left["resources"] = json!([right.resource]);
+    let of_this = without(&mut left["verbs"], &right.verb).then_some(left);
+    rules.extend(of_others.into_iter().chain(of_this));
     stage.plane.kubectl_ok_with(&["replace", "-f", "-"], Some(&role.to_string())).await;
 
     let reviews: Api<SubjectAccessReview> = Api::all(stage.client.clone());
@@ -179,6 +190,13 @@ async fn sign(stage: &Stage<'_>, pod: &Pod, right: &Right) {
             stage.fail_twice().await;
             line("failed to post an event").await;
         }
+        ("deployments" | "statefulsets" | "daemonsets", "patch") => {
+            let told = format!("cannot patch resource \"{}\"", right.resource);
+            let said = |status: &Value| {
+                condition(status, "Refreshed").is_some_and(|is| is.status == "True" && is.message.contains(&told))
+            };
+            stage.wait_status("due", "what was not restarted", said).await;
+        }
         ("leases", "get" | "create" | "update") => line("failed to use the Lease").await,
         _ => panic!("nothing is known to fail without {}: say here what does, or do not grant it", right.what()),
     }
@@ -193,7 +211,9 @@ fn refused(plane: &ControlPlane, user: &str) -> Vec<AuditEntry> {
 async fn every_right_is_needed(mode: Mode) {
     let plane = plane().await;
     let simulator = Simulator::start(&simulator_binary()).await;
-    let whole = Stage::install(plane, &simulator, mode, &json!({})).await;
+    // All that can be granted.
+    let values = json!({"rolloutRestart": {"enabled": true}});
+    let whole = Stage::install(plane, &simulator, mode, &values).await;
     let granted = rights(&whole).await;
     let names: BTreeSet<_> = granted.iter().map(Right::key).collect();
     assert_eq!(names.len(), granted.len(), "nothing is granted twice: {granted:#?}");
@@ -205,9 +225,9 @@ async fn every_right_is_needed(mode: Mode) {
     assert_eq!(watches, mode.secret_access == "watch", "list and watch of Secrets: {granted:#?}");
 
     let lacking = |key: (String, usize, String, String)| {
-        let simulator = &simulator;
+        let (simulator, values) = (&simulator, &values);
         async move {
-            let stage = Stage::install(plane, simulator, mode, &json!({})).await;
+            let stage = Stage::install(plane, simulator, mode, values).await;
             stage.open_shops().await;
             let right = rights(&stage).await.into_iter().find(|right| right.key() == key).expect("releases are alike");
             take_away(&stage, &right).await;

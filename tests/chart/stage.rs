@@ -47,14 +47,20 @@ pub struct Stage<'a> {
     pub namespace: String,
     /// Where the shops are.
     pub shops: String,
+    /// Whether the release may restart what uses the tokens.
+    restarts: bool,
 }
+
+/// What it may restart then.
+pub const WORKLOADS: [&str; 3] = ["Deployment", "StatefulSet", "DaemonSet"];
 
 impl<'a> Stage<'a> {
     /// Installs the chart on a control plane that has the CRD.
     pub async fn install(plane: &'a ControlPlane, simulator: &'a Simulator, mode: Mode, extra: &Value) -> Self {
-        let this = Self::without_release(plane, simulator).await;
+        let mut this = Self::without_release(plane, simulator).await;
         let mut values = this.values(mode);
         merge(&mut values, extra);
+        this.restarts = values["rolloutRestart"]["enabled"] == true;
         this.helm.install(&this.namespace, RELEASE, &values).await;
         this
     }
@@ -66,7 +72,7 @@ impl<'a> Stage<'a> {
         let shops = plane.create_namespace("shops").await;
         let app = simulator.create_any_app().await;
         app_secret(&shops, "app", &app.app_key, &app.app_secret).create(&client).await;
-        Self { plane, client, helm: Helm::of(plane).await, simulator, app, namespace, shops }
+        Self { plane, client, helm: Helm::of(plane).await, simulator, app, namespace, shops, restarts: false }
     }
 
     /// What tells this release from the others on the same API server.
@@ -94,11 +100,39 @@ impl<'a> Stage<'a> {
             .tokens(shop.access_token(), shop.access_expires_at(), shop.refresh_token(), shop.refresh_expires_at())
             .create(&self.client)
             .await;
-        integration(&self.shops, name, name, "app").label("stage", &self.shops).create(&self.client).await;
+        let mut integration = integration(&self.shops, name, name, "app").label("stage", &self.shops);
+        if self.restarts {
+            let targets = WORKLOADS.map(|kind| json!({"kind": kind, "name": "web"}));
+            integration = integration.field("rolloutRestartTargets", targets.to_vec());
+        }
+        integration.create(&self.client).await;
+    }
+
+    /// What uses the tokens; it runs nowhere.
+    async fn workloads(&self) {
+        for kind in WORKLOADS {
+            let mut manifest = json!({
+                "apiVersion": "apps/v1", "kind": kind, "metadata": {"namespace": self.shops, "name": "web"},
+                "spec": {
+                    "selector": {"matchLabels": {"app": kind}},
+                    "template": {
+                        "metadata": {"labels": {"app": kind}},
+                        "spec": {"containers": [{"name": "main", "image": "storefront"}]},
+                    },
+                },
+            });
+            if kind == "StatefulSet" {
+                manifest["spec"]["serviceName"] = "web".into();
+            }
+            fixtures::create(&self.client, &manifest).await;
+        }
     }
 
     /// A shop that is due and one that is not.
     pub async fn open_shops(&self) {
+        if self.restarts {
+            self.workloads().await;
+        }
         self.shop("due", HOUR).await;
         self.shop("later", PLENTY).await;
     }
@@ -147,6 +181,10 @@ impl<'a> Stage<'a> {
         let refreshed = |status: &Value| status["lastRefreshTime"].is_string() && is_ready(status);
         self.wait_status("due", "refreshed", refreshed).await;
         self.assert_current("due").await;
+        if self.restarts {
+            let restarted = |status: &Value| status["rolloutRestart"]["restartedAt"].is_string();
+            self.wait_status("due", "what uses its tokens restarted", restarted).await;
+        }
         self.wait_status("later", "Ready without a refresh", is_ready).await;
         assert!(is_ready(&self.request("later", "now").await), "the refresh that was asked for went well");
         self.assert_current("later").await;

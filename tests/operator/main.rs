@@ -20,6 +20,7 @@ mod process;
 mod refresh;
 mod resilience;
 mod reversion;
+mod rollout;
 mod scale;
 mod secrecy;
 mod taken_up;

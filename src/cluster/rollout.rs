@@ -1,0 +1,31 @@
+//! The one write to a workload: the annotation on its pod template that has it restarted.
+
+use http::HeaderValue;
+use http::header::ACCEPT;
+use serde_json::json;
+
+use super::{ApiError, Cluster, merge_patch, wiped_body};
+use crate::api::RolloutRestartTarget;
+use crate::api::names::{FIELD_MANAGER, RESTARTED_AT};
+
+/// Of what was patched, the metadata alone: a pod template may hold values that are none of this process's business.
+const METADATA_ALONE: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+
+impl Cluster {
+    /// Has a workload restarted: its controller rolls out pods anew when their template changes. Sent again with the
+    /// same value, nothing changes.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn restart(&self, namespace: &str, target: &RolloutRestartTarget, value: &str) -> Result<(), ApiError> {
+        let path = format!(
+            "/apis/apps/v1/namespaces/{namespace}/{}/{}?fieldManager={FIELD_MANAGER}",
+            target.kind.plural(),
+            target.name
+        );
+        let body = json!({"spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: value}}}}});
+        let mut request = merge_patch(&path, wiped_body(&body)?)?;
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ALONE));
+        self.send(request).await.map(drop)
+    }
+}
