@@ -26,4 +26,4 @@ pub use spec::{
     REFRESH_BEFORE_MIN, RefreshBefore, Region, TikTokShopIntegration, TikTokShopIntegrationSpec, TokenSecretKeys,
     TokenSecretRef,
 };
-pub use status::{LastError, ObservedTokenSecret, Seller, TikTokShopIntegrationStatus, merge_patch};
+pub use status::{CheckedShop, LastError, ObservedTokenSecret, Seller, TikTokShopIntegrationStatus, merge_patch};

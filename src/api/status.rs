@@ -80,6 +80,16 @@ pub struct TikTokShopIntegrationStatus {
     /// The shop, as TikTok names it in its answer to a refresh.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seller: Option<Seller>,
+
+    /// The shops that the access token is good for, as TikTok named them last; at most 100. Only with spec.checkShops.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shops: Vec<CheckedShop>,
+
+    /// When TikTok last accepted the access token in a check of the shops, which is made after each refresh and once a
+    /// day. Only with spec.checkShops.
+    #[serde(with = "timestamp::optional", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub last_shops_check_time: Option<DateTime<Utc>>,
 }
 
 impl TikTokShopIntegrationStatus {
@@ -158,6 +168,30 @@ pub struct Seller {
     pub user_type: Option<i64>,
 }
 
+/// A shop that the access token is good for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckedShop {
+    /// TikTok's id of the shop, under which its cipher stands in the token Secret's key shop_ciphers.
+    pub id: String,
+
+    /// The name of the shop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+
+    /// Where the shop sells. Example: VN
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+
+    /// TikTok's code of the shop, which sellers see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+
+    /// TikTok's word for the kind of seller. Example: CROSS_BORDER
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seller_type: Option<String>,
+}
+
 /// The fields of an object that a status may lack, under the object's own field (none for the status itself).
 ///
 /// A test holds them to the schema.
@@ -178,6 +212,8 @@ const OPTIONAL_FIELDS: [(Option<&str>, &[&str]); 4] = [
             "lastHandledRefreshRequest",
             "observedTokenSecret",
             "seller",
+            "shops",
+            "lastShopsCheckTime",
         ],
     ),
     (Some("lastError"), &["code", "requestId"]),
@@ -262,6 +298,14 @@ mod tests {
                 base_region: Some("VN".to_owned()),
                 user_type: Some(0),
             }),
+            shops: vec![CheckedShop {
+                id: "7".to_owned(),
+                name: Some("Shop".to_owned()),
+                region: Some("VN".to_owned()),
+                code: Some("C".to_owned()),
+                seller_type: Some("LOCAL".to_owned()),
+            }],
+            last_shops_check_time: Some(time(1_736_951_425)),
         }
     }
 
@@ -302,9 +346,9 @@ mod tests {
     #[test]
     fn a_reason_and_fields_of_a_newer_version_do_not_lose_the_status() {
         let status: TikTokShopIntegrationStatus = serde_json::from_value(json!({
-            "shops": [],
+            "sellers": [],
             "lastHandledRefreshRequest": "7",
-            "lastError": {"reason": "MissingScope", "message": "", "time": "2025-01-15T14:30:25.5+00:00"},
+            "lastError": {"reason": "NoSuchReason", "message": "", "time": "2025-01-15T14:30:25.5+00:00"},
         }))
         .unwrap();
         assert_eq!(status.last_handled_refresh_request.as_deref(), Some("7"));

@@ -92,6 +92,10 @@ event_kinds! {
     TokenSecretReverted: Warning,
     /// Somebody replaced the tokens while a refresh was under way.
     TokensReplaced: Warning,
+    /// TikTok refuses an access token that has not expired.
+    AccessTokenRejected: Warning,
+    /// The access token works, and lacks the scope that the check of shops needs.
+    MissingScope: Warning,
     /// A value in a Secret or annotation can't be used.
     InvalidValue: Warning,
 }

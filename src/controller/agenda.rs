@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use kube::Resource as _;
 
+use super::shops::Checks;
 use crate::api::names::{MAX_REFRESH_REQUEST_BYTES, REFRESH_REQUESTED_AT};
 use crate::api::{ConditionType, LastError, Reason, RefreshBefore, TikTokShopIntegrationStatus};
 use crate::cluster::{Regarding, Version, WatchedIntegration};
@@ -106,6 +107,14 @@ impl Known {
         match self {
             Self::Missing(lacking) => Some((&lacking.uid, &lacking.version)),
             Self::Held(held) => Some((&held.uid, &held.version)),
+            Self::Unread | Self::NotFound | Self::Forbidden(_) => None,
+        }
+    }
+
+    pub(super) fn version_mut(&mut self) -> Option<&mut Version> {
+        match self {
+            Self::Missing(lacking) => Some(&mut lacking.version),
+            Self::Held(held) => Some(&mut held.version),
             Self::Unread | Self::NotFound | Self::Forbidden(_) => None,
         }
     }
@@ -280,6 +289,8 @@ pub(super) struct Entry {
     pub queued_at: i64,
     /// Is a status write in line or under way?
     pub writing_status: bool,
+    /// What is known of the checks of its shops, where it asks for them.
+    pub checks: Option<Box<Checks>>,
     /// Is `status` as `report` made it? What an outcome has only begun to change is not written.
     pub reported: bool,
 }
@@ -390,6 +401,7 @@ struct Wanted {
     token_secret: SecretName,
     token_keys: Arc<TokenKeyNames>,
     app: AppRef,
+    check_shops: bool,
     served_status: u64,
 }
 
@@ -555,6 +567,7 @@ impl Agenda {
                 secret: (Arc::clone(&namespace), spec.app_credentials_secret_ref.name.as_str().into()),
                 keys: intern(&mut self.app_keys, app_keys),
             },
+            check_shops: spec.check_shops,
             served_status: fingerprint(object.status.as_ref()),
             namespace,
         })
@@ -585,6 +598,7 @@ impl Agenda {
             let handled = status.last_handled_refresh_request.clone();
             entry.failed_with = failed_with(&status, handled.as_deref());
             entry.error_of = error_of(&status);
+            entry.checks = None;
             entry.set_status(status);
         }
         // While it was suspended, the status told less than all.
@@ -597,6 +611,11 @@ impl Agenda {
         entry.generation = wanted.generation;
         entry.request = wanted.request;
         entry.team = wanted.team;
+        entry.checks = match entry.checks.take() {
+            _ if !wanted.check_shops => None,
+            None => Some(Box::new(Checks::from_status(&entry.status))),
+            checks => checks,
+        };
         entry.suspended = wanted.suspended;
         entry.refresh_before = wanted.refresh_before;
         entry.token_secret = wanted.token_secret;
@@ -618,6 +637,7 @@ impl Agenda {
             failed_with: failed_with(&status, handled.as_deref()),
             error_of: error_of(&status),
             code_failed: None,
+            checks: wanted.check_shops.then(|| Box::new(Checks::from_status(&status))),
             status: Box::new(status),
             namespace: wanted.namespace,
             name: wanted.name,

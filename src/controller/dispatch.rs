@@ -1,5 +1,6 @@
 //! Which refresh starts next: the soonest expiry first, within each app key's rate limit, with a
-//! pause for everyone on that app key when TikTok says that there were too many requests.
+//! pause for everyone on that app key when TikTok says that there were too many requests. Checks of shops stand in the
+//! same line, behind all refreshes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU32;
@@ -104,6 +105,12 @@ impl Dispatch {
             }
         }
         None
+    }
+
+    /// Does anything before this priority wait where it may start, as far as pauses are concerned?
+    pub(super) fn waits_before(&mut self, priority: i64, now: Instant) -> bool {
+        self.unblock(now);
+        self.heads.first().is_some_and(|(first, _)| *first < priority)
     }
 
     /// When a refresh that waits for a permit may start.

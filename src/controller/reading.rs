@@ -92,6 +92,7 @@ impl Controller {
                 self.on_token_secret(*read);
             }
             Message::AppSecretRead { app, result } => self.on_app_secret(&app, result),
+            Message::Shops(told) => self.on_shops(told),
             Message::StatusWritten { id, uid, fingerprint, result } => {
                 self.status_writes -= 1;
                 self.on_status_written(id, &uid, fingerprint, result);
