@@ -463,7 +463,8 @@ impl Controller {
                 let left = (next * 1_000).saturating_sub(Clock::now().timestamp_millis());
                 until = until.min(now + Duration::from_millis(u64::try_from(left).unwrap_or(0)));
             }
-            let may_start = (self.has_slot() || !self.checks.is_empty()) && self.shared.waiting_on_server.load(Ordering::Relaxed) == 0;
+            let may_start = (self.has_slot() || !self.checks.is_empty())
+                && self.shared.waiting_on_server.load(Ordering::Relaxed) == 0;
             if let Some(permit) = self.dispatch.next_permit().filter(|_| may_start) {
                 until = until.min(permit);
             }

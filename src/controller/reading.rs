@@ -176,7 +176,10 @@ impl Controller {
             }
         }
         match revert {
-            Some((kept, regarding, note)) => self.write_back(kept, regarding, &note),
+            Some((kept, regarding, note)) => {
+                self.abandon_check(id);
+                self.write_back(kept, regarding, &note);
+            }
             None => self.evaluate(id),
         }
     }

@@ -362,19 +362,18 @@ impl Controller {
         {
             self.dispatch.pause(&check.app_key, failure.retry_after, Instant::now(), Clock::now().timestamp());
         }
-        let events = match self.agenda.lock().get_mut(id) {
+        let event = match self.agenda.lock().get_mut(id) {
             Some(entry) => take_in(entry, verdict, Clock::now()),
             None => return,
         };
-        for event in events {
+        if let Some(event) = event {
             self.events.publish(event);
         }
         self.evaluate(id);
-        self.write_status_after_stop(id);
     }
 }
 
-/// Takes a verdict into the entry, and gives the events that go with it.
+/// Takes a verdict into the entry, and gives the event that goes with it.
 fn take_in(entry: &mut Entry, verdict: Verdict, now: DateTime<Utc>) -> Option<Event> {
     let seconds_now = now.timestamp();
     let facts = entry.known.held().map(|held| held.facts.clone());

@@ -370,7 +370,9 @@ mod tests {
         let request = client.request("app-key", &secret("app-secret"), &secret("TTP_a"), now).unwrap();
         assert_eq!(
             request.url().query(),
-            Some("app_key=app-key&timestamp=1720000000&sign=6bedd461777debfdc421e2fa221c3de8a27d5c973eef33b07d56714d798c3374")
+            Some(
+                "app_key=app-key&timestamp=1720000000&sign=6bedd461777debfdc421e2fa221c3de8a27d5c973eef33b07d56714d798c3374"
+            )
         );
         assert_eq!(request.headers()[ACCESS_TOKEN_HEADER], "TTP_a");
         assert!(!format!("{request:?}").contains("TTP_a"), "a request that is shown shows the token");

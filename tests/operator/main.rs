@@ -21,6 +21,7 @@ mod refresh;
 mod resilience;
 mod reversion;
 mod secrecy;
+mod shops;
 mod taken_up;
 mod views;
 mod visible;
