@@ -1,6 +1,7 @@
 //! The signed call that names the shops of an access token. It verifies the signature by itself.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use aws_lc_rs::hmac;
 use serde_json::{Map, Value, json};
@@ -79,7 +80,11 @@ fn sign(path: &str, query: &BTreeMap<String, String>, secret: &str) -> String {
     text.push(secret);
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let tag = hmac::sign(&key, text.concat().as_bytes());
-    tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    tag.as_ref().iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 #[cfg(test)]

@@ -285,6 +285,7 @@ mod tests {
                 "TokenSecretReverted",
                 "RefreshTokenRejected",
                 "RefreshTokenExpired",
+                "AuthorizationCodeRejected",
                 "AppCredentialsRejected",
                 "IpNotAllowed",
                 "PersistFailed",

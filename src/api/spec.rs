@@ -447,6 +447,7 @@ mod tests {
             serde_json::to_value(&spec).unwrap(),
             json!({
                 "suspend": false,
+                "checkShops": false,
                 "appCredentialsSecretRef": {
                     "name": "tiktok-app",
                     "keys": {"appKey": "app_key", "appSecret": "app_secret"},

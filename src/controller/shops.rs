@@ -392,6 +392,10 @@ fn take_in(entry: &mut Entry, verdict: Verdict, now: DateTime<Utc>) -> Option<Ev
                 && let Some(version) = entry.known.version_mut().filter(|version| *version == before)
             {
                 *version = after.clone();
+                // With it, a restart finds the Secret as the status says, and reads nothing.
+                if let Some(observed) = &mut entry.status.observed_token_secret {
+                    after.as_str().clone_into(&mut observed.resource_version);
+                }
             }
             if !is_about(pair) {
                 changed(checks, &mut entry.known);
