@@ -11,7 +11,7 @@ RIGHTS = ( echo "\# Rendered from the chart by 'make generate'; do not edit."; \
 	--show-only templates/serviceaccount.yaml --show-only templates/rbac.yaml )
 
 .DEFAULT_GOAL := help
-.PHONY: help assets tools build book image image-test demo test chart-helm3 faults faults-selftest fuzz lint generate check-generated contract-table clean
+.PHONY: help assets tools build book image image-test demo test bench bench-quick chart-helm3 faults faults-selftest fuzz lint generate check-generated contract-table clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -46,6 +46,18 @@ test: export RUST_TEST_THREADS ?= 4
 test: assets tools ## Run all tests: units, documentation, test kit, and the operator against a real API server (K8S=1.33)
 	$(CARGO) test --workspace --no-fail-fast
 
+# The operator is built by itself: together with the example it would get features that only tests want.
+BENCH_BUILD = $(CARGO) build --release --bin tiktok-shop-operator && \
+	$(CARGO) build --release --example scale --example tiktok-shop-simulator
+
+bench: assets ## Measure the operator at scale, beside the raw limit (2 hours; BENCH="--only memory --json FILE")
+	@$(BENCH_BUILD)
+	@target/release/examples/scale $(BENCH)
+
+bench-quick: assets ## A small slice of the benchmark (3 minutes)
+	@$(BENCH_BUILD)
+	@target/release/examples/scale --quick $(BENCH)
+
 chart-helm3: assets ## Try the chart with Helm 3, too (builds it the first time)
 	$(CARGO) test --test chart -- --ignored helm_3
 
@@ -59,6 +71,7 @@ fuzz: ## Look for inputs that break a promise, FUZZ_RUNS=1000000 for each target
 	done
 
 faults: assets ## Inject a thousand faults: no token is lost, none spent twice (6 minutes; FAULTS="--seed 7")
+	@$(CARGO) build --quiet --example tiktok-shop-simulator
 	$(CARGO) test --test faults -- --full $(FAULTS)
 
 faults-selftest: assets ## Show that the fault suite catches each of the defects in tests/faults/defects (30 minutes)

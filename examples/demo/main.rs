@@ -201,7 +201,7 @@ impl Stage {
         screen.plane().kubectl_ok(&["patch", "secret", "mistyped-app", "-n", NAMESPACE, "-p", &corrected]).await;
         screen.until("takes up the corrected app secret", WRONG_APP, refreshed).await?;
 
-        self.from_nothing().await?;
+        self.a_shop_from_nothing().await?;
 
         say("What TikTok Shop saw");
         let witness = self.simulator.witness().await;
@@ -223,7 +223,7 @@ impl Stage {
     }
 
     /// A shop whose seller has just authorized the app.
-    async fn from_nothing(&mut self) -> Result<(), String> {
+    async fn a_shop_from_nothing(&mut self) -> Result<(), String> {
         say("Take in a new shop: its seller authorizes the app, and TikTok gives an authorization code");
         self.simulator.create_shop(&NewShop::of(&self.app).id(NEW)).await;
         let code = self.simulator.authorize(NEW).await;

@@ -11,17 +11,20 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use http::Request;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::{ApiError, Cluster, merge_patch, wiped_body};
 use crate::api::names::{API_VERSION, FIELD_MANAGER, KIND};
 use crate::clock;
 
-/// Events waiting to be posted at most; more are dropped, as the statuses say the same.
+/// How many events are posted at once: one at a time could not keep up with a fleet that is due at once.
+const LANES: usize = 32;
+
+/// Events waiting to be posted at most in one lane; more are dropped, as the statuses say the same.
 const LONGEST_QUEUE: usize = 1_000;
 
-/// Series remembered at most.
-const MOST_SERIES: usize = 1_000;
+/// Series remembered at most in one lane.
+const MOST_SERIES: usize = 64;
 
 /// Repeated events within this time belong to one series; it is shorter than the hour for which an
 /// API server keeps an event.
@@ -124,33 +127,44 @@ pub struct Event {
     pub at: DateTime<Utc>,
 }
 
-/// Posts events in the background.
+/// Posts events in the background: several at once, those about one integration in their order.
 pub struct Events {
-    queue: mpsc::Sender<Event>,
-    poster: JoinHandle<()>,
+    lanes: Vec<mpsc::Sender<Event>>,
+    posters: JoinSet<()>,
 }
 
 impl Events {
     /// Starts posting; `instance` names this process in the events.
     #[must_use]
-    pub fn start(cluster: Cluster, instance: String) -> Self {
-        let (queue, receiver) = mpsc::channel(LONGEST_QUEUE);
-        let poster = Poster { cluster, instance, series: HashMap::new() };
-        Self { queue, poster: tokio::spawn(poster.run(receiver)) }
+    pub fn start(cluster: &Cluster, instance: &str) -> Self {
+        let mut posters = JoinSet::new();
+        let lanes = std::iter::repeat_with(|| {
+            let (queue, receiver) = mpsc::channel(LONGEST_QUEUE);
+            let poster = Poster { cluster: cluster.clone(), instance: instance.to_owned(), series: HashMap::new() };
+            posters.spawn(poster.run(receiver));
+            queue
+        })
+        .take(LANES)
+        .collect();
+        Self { lanes, posters }
     }
 
     /// Posts an event, soon.
     pub fn publish(&self, event: Event) {
-        if let Err(error) = self.queue.try_send(event) {
+        let mut hasher = DefaultHasher::new();
+        event.regarding.hash(&mut hasher);
+        // The remainder is smaller than LANES.
+        let lane = usize::try_from(hasher.finish() % LANES as u64).unwrap_or(0);
+        if let Err(error) = self.lanes[lane].try_send(event) {
             tracing::warn!(%error, "an event was dropped: too many wait for the API server");
         }
     }
 
     /// Posts what waits, for at most the given time.
     pub async fn finish(self, patience: Duration) {
-        let Self { queue, poster } = self;
-        drop(queue);
-        if tokio::time::timeout(patience, poster).await.is_err() {
+        let Self { lanes, posters } = self;
+        drop(lanes);
+        if tokio::time::timeout(patience, posters.join_all()).await.is_err() {
             tracing::warn!("events were left unposted at the end");
         }
     }

@@ -226,7 +226,7 @@ impl Controller {
         }
         let holder = format!("{}/{}", parts.pod, parts.process);
         let claims = Claims::new(holder.clone(), parts.process, parts.journal.clone(), intended);
-        let events = Events::start(parts.cluster.clone(), holder);
+        let events = Events::start(&parts.cluster, &holder);
         let watches = Watches {
             client: parts.cluster.client(),
             told: told_sender,

@@ -192,6 +192,7 @@ fn code_exchanged(observed: &Observed<'_>, policy: &Policy, now: i64) -> Option<
 }
 
 fn tokens_looked_after(observed: &Observed<'_>, policy: &Policy, now: i64) -> Option<Decision> {
+    observed.tokens()?;
     first(CHECKS_OF_TOKENS, observed, policy, now)
 }
 

@@ -369,6 +369,17 @@ fn while_a_code_waits_the_tokens_beside_it_are_not_left_to_expire() {
 }
 
 #[test]
+fn a_request_does_not_have_tokens_refreshed_that_are_not_there() {
+    let decision = decided(&tokens(), |o| {
+        o.secret = SecretState::Missing;
+        o.code = Some(CODE);
+        o.history = code_failed(Reason::Timeout, NOW, 3, true);
+        o.request = Some("1");
+    });
+    assert!(matches!(decision, Decision::Wait { because: Waiting::Backoff, .. }), "{decision:?}");
+}
+
+#[test]
 fn another_code_than_the_one_that_failed_is_tried_at_once() {
     let decision = decided(&due(), |o| {
         o.history = code_failed(Reason::ApiError, NOW, 5, false);

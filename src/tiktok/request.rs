@@ -1,12 +1,12 @@
 //! The wire forms of a refresh, and that of an exchange.
 
-use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Body, Method, Request};
+use serde::Serializer as _;
 use zeroize::Zeroizing;
 
 use super::endpoint::Endpoint;
@@ -117,10 +117,11 @@ impl TokenRequest<'_> {
     }
 
     fn json(&self) -> Zeroizing<Vec<u8>> {
-        let wire: BTreeMap<&str, &str> = self.parameters().into();
         // Room for every byte escaped, so that the buffer never moves and leaves a copy behind.
         let mut body = Zeroizing::new(Vec::with_capacity(self.length() * 6 + 128));
-        serde_json::to_writer(&mut *body, &wire).expect("a map of texts has a JSON form, and memory takes all writes");
+        serde_json::Serializer::new(&mut *body)
+            .collect_map(self.parameters())
+            .expect("a map of texts has a JSON form, and memory takes all writes");
         body
     }
 

@@ -6,7 +6,7 @@ use tiktok_shop_testkit::{
     poll,
     process::Signal,
     proxy::Seen,
-    simulator::{Action, Fault},
+    simulator::{Action, Fault, Point},
 };
 
 use crate::stage::{Pty, SOON, Stage, program, run};
@@ -199,6 +199,7 @@ async fn what_fits_is_selected_by_label_and_team_in_one_namespace_or_all() {
         (format!("-n {} -l {gold}", here.namespace), vec!["one", "two"]),
         (format!("-n {} --team-id 1", here.namespace), vec!["one", "three"]),
         (format!("-n {} one three", here.namespace), vec!["one", "three"]),
+        (format!("-n {} one three two --team-id 1", here.namespace), vec!["one", "three"]),
         (format!("-A -l {gold} --team-id 1"), vec!["four", "one"]),
     ] {
         let line = format!("refresh --dry-run -o json {line}");
@@ -208,7 +209,19 @@ async fn what_fits_is_selected_by_label_and_team_in_one_namespace_or_all() {
         let mut names: Vec<_> = results.iter().filter_map(|result| result["name"].as_str()).collect();
         names.sort_unstable();
         assert_eq!(names, expected, "{line}");
+        let left_out = if line.contains(" two") {
+            format!("kubectl-tiktokshop: two in namespace {} is not of team 1 and is left out\n", here.namespace)
+        } else {
+            String::new()
+        };
+        assert_eq!((ran.stderr, ran.code), (left_out, Some(0)), "{line}");
     }
+    let before = format!("-n {} --context test status one -o json", here.namespace);
+    let ran = run(&admin, &before.split(' ').collect::<Vec<_>>(), &[]).await;
+    assert_eq!(ran.json()["results"][0]["name"], "one", "flags before the command are flags of it");
+    let nobody = format!("status two --team-id 1 -n {}", here.namespace);
+    let ran = run(&admin, &nobody.split(' ').collect::<Vec<_>>(), &[]).await;
+    assert!(ran.stdout.is_empty() && ran.stderr.contains("two in namespace"), "{ran:#?}");
 }
 
 /// The operator answers the last request alone: whoever asked before is answered with it.
@@ -281,19 +294,46 @@ async fn without_an_operator_it_says_so_and_does_not_hang() {
     let ran = stage.run("refresh --timeout 1s").await;
     let ns = &stage.namespace;
     assert!(
-        ran.stdout.contains(&format!(
-            "   ⏳ {ns}/shop (team 1): timed out - asked 1 s ago and nothing was tried: the operator does not seem to run\n"
-        )),
+        ran.stdout.contains(&format!("   ⏳ {ns}/shop (team 1): timed out - asked 1 s ago, and no answer came\n")),
         "{ran:#?}"
     );
     assert_eq!(
         ran.stderr,
-        "kubectl-tiktokshop: 1 integration(s) are due and none was tried: the operator does not seem to run. See that \
-         it does, that it leads, and that its --namespace and --watch-label-selector do not leave them out\n"
+        "kubectl-tiktokshop: 1 request(s) had no answer within 1 s from the operator, and it never wrote a status there. See \
+         that it runs, that it leads, and that its --namespace and --watch-label-selector do not leave them out\n"
     );
     assert_eq!(ran.code, Some(1));
     let result = stage.run("refresh --timeout 1s -o json").await.json()["results"][0].clone();
-    assert_eq!((&result["outcome"], &result["reason"]), (&json!("timeout"), &json!("NotTakenUp")));
+    assert_eq!((&result["outcome"], &result["reason"]), (&json!("timeout"), &json!("NoAnswer")));
+}
+
+/// What is not due was asked for, and TikTok is slow; the operator is at work all the same, and nothing else is said.
+///
+/// Covers: cli/refresh.timeout
+#[tokio::test]
+async fn an_operator_that_is_at_work_is_not_said_to_be_away() {
+    let stage = Stage::new().await;
+    for name in ["slow", "other"] {
+        stage.shop(name, "1", 5 * DAY).await;
+    }
+    let operator = stage.operator().start();
+    operator.wait_ready(SOON).await;
+    for name in ["slow", "other"] {
+        stage.wait_reason(name, "TokenValid").await;
+    }
+    stage.simulator.add_fault(Fault::once(Action::hang(Point::BeforeProcessing)).shop("slow")).await;
+    let args = stage.args("refresh slow --force --timeout 6s");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let child = program(&stage.kubeconfig, &args, &[]).spawn().expect("it starts");
+    stage.proxy.wait_for_request(|seen| is_write(seen) && seen.status == Some(200), SOON).await;
+    // Something that the operator writes a status for while the other waits.
+    fixtures::patch_integration(&stage.client, &stage.namespace, "other", &json!({"spec": {"suspend": true}})).await;
+    stage.wait_reason("other", "Suspended").await;
+    let status = child.wait_exit(SOON).await.expect("it ends");
+    let said = child.stderr();
+    let start = "kubectl-tiktokshop: 1 request(s) had no answer within 6 s from the operator, but it is at work: it wrote a status at 20";
+    assert!(said.starts_with(start) && said.lines().count() == 1, "{said}");
+    assert_eq!(status.code(), Some(1));
 }
 
 /// Where nothing can be heard, nothing is said of the operator.
@@ -307,7 +347,7 @@ async fn an_api_server_that_goes_away_while_it_waits_is_told() {
     let ran = stage.run("refresh --timeout 2s -o json").await;
     let result = ran.json()["results"][0].clone();
     assert_eq!((&result["outcome"], &result["reason"]), (&json!("timeout"), &json!("WatchFailed")), "{ran:#?}");
-    let start = format!("kubectl-tiktokshop: the cluster at {} can't be reached: ", stage.proxy.url());
+    let start = format!("kubectl-tiktokshop: the cluster at {} can't be reached (", stage.proxy.url());
     assert!(ran.stderr.starts_with(&start) && ran.stderr.lines().count() == 1, "{ran:#?}");
     assert_eq!(ran.code, Some(1));
 }

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::stage::{PROGRAM, Stage, run};
+use tiktok_shop_testkit::poll;
+
+use crate::stage::{PROGRAM, Pty, SOON, Stage, run};
 
 /// Covers: cli/completion
 #[tokio::test]
@@ -20,6 +22,11 @@ async fn names_flags_and_values_are_completed_in_the_form_that_kubectl_takes() {
         (&["refresh", "-o", ""], "text\tFor people\njson\tOne JSON document\n:4\n"),
         (&["refresh", "--lang", "v"], "vi\tTiếng Việt\n:4\n"),
         (&["refresh", "--kubeconfig", ""], ":0\n"),
+        // Values alone, as cobra has it: kubectl's scripts put the flag before them.
+        (&["refresh", "--lang="], "en\tEnglish\nvi\tTiếng Việt\n:4\n"),
+        (&["refresh", "--kubeconfig=x"], ":0\n"),
+        (&["-n", ns, "refresh", "shop-1", ""], "shop-2\tteam 8\n:4\n"),
+        (&["--namespace", "status", "st"], "status\tShow how the tokens are, soonest expiry first\n:4\n"),
         (&["refresh", "--dry"], "--dry-run\tChange nothing, say what would happen\n:4\n"),
         (&["st"], "status\tShow how the tokens are, soonest expiry first\n:4\n"),
         (&["completion", "z"], "zsh\tZ shell\n:4\n"),
@@ -69,24 +76,101 @@ async fn each_shell_gets_a_script_that_asks_the_program() {
         assert!(ran.stdout.starts_with(start) && ran.stdout.contains("kubectl-tiktokshop __complete"), "{ran:#?}");
         assert_eq!((ran.stderr.as_str(), ran.code), ("", Some(0)));
     }
-    // Bash is the one that is surely here: it completes by its script.
-    let stage = Stage::new().await;
-    stage.shop("shop-1", "7", 500_000).await;
-    let script = format!(
-        "source <(kubectl-tiktokshop completion bash)\n\
-         try() {{ COMP_WORDS=(kubectl-tiktokshop \"$@\"); COMP_CWORD=$#; _kubectl_tiktokshop; echo \"${{COMPREPLY[@]}}\"; }}\n\
-         try refresh --dr; try refresh -n {} ''; try completion ''; try nonsense ''\n",
-        stage.namespace
-    );
+}
+
+/// A text without what steers the terminal.
+fn plain(text: &str) -> String {
+    let mut plain = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\u{1b}' => match chars.next() {
+                // Up to the letter that ends it.
+                Some('[') => _ = chars.by_ref().find(|c| ('@'..='~').contains(c)),
+                // A title, up to the bell.
+                Some(']') => _ = chars.by_ref().find(|c| *c == '\u{7}'),
+                Some('(') => _ = chars.next(),
+                _ => {}
+            },
+            c if c.is_control() && c != '\n' => {}
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
+/// A shell at its prompt, which is `> `, with the script read.
+async fn shell(stage: &Stage, folder: &Path, shell: &str, args: &[&str], start: &str) -> Option<Pty> {
+    if std::process::Command::new(shell).args(["-c", ":"]).status().is_err() {
+        println!("{shell} is not installed: its completion is not tried");
+        return None;
+    }
     let built = Path::new(PROGRAM).parent().expect("it lies in a folder");
-    let output = tokio::process::Command::new("bash")
-        .args(["-c", &script])
+    // A shell wants the terminal for itself.
+    let mut command = std::process::Command::new("setsid");
+    command
+        .args(["--ctty", "--wait", shell])
+        .args(args)
         .env_clear()
         .env("PATH", format!("{}:/usr/bin:/bin", built.display()))
         .env("KUBECONFIG", &stage.kubeconfig)
-        .output()
-        .await
-        .expect("bash starts");
-    let shown = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(shown, "--dry-run\nshop-1\nbash zsh fish\nrefresh status completion\n", "{output:?}");
+        .env("HOME", folder)
+        .env("TERM", "xterm")
+        .current_dir(folder);
+    let mut pty = Pty::start(command, (200, 40));
+    pty.type_in(&format!("{start}; echo it is rea\"\"dy\r"));
+    pty.wait_for("it is ready", SOON).await;
+    let is_there = async || plain(&pty.text()).trim_end().ends_with('>').then_some(());
+    assert!(poll::until(SOON, is_there).await.is_some(), "there is no prompt: {:?}", pty.text());
+    Some(pty)
+}
+
+/// Bash is surely here; of zsh and fish, only who has them finds out.
+///
+/// Covers: cli/completion
+#[tokio::test]
+async fn in_the_shells_themselves_the_tab_key_completes_commands_flags_values_names_and_files() {
+    let stage = Stage::new().await;
+    stage.shop("shop-1", "7", 500_000).await;
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    std::fs::write(folder.path().join("the-only-file"), "").expect("a file can be written");
+    let ns = &stage.namespace;
+    for (name, args, start) in [
+        ("bash", &["--norc", "--noprofile", "-i"][..], "PS1='> '; source <(kubectl-tiktokshop completion bash)"),
+        (
+            "zsh",
+            &["-f", "-i"],
+            "PS1='> '; autoload -U compinit; compinit -u -D; source <(kubectl-tiktokshop completion zsh)",
+        ),
+        (
+            "fish",
+            &["--no-config", "-i"],
+            "function fish_prompt; echo -n '> '; end; kubectl-tiktokshop completion fish | source",
+        ),
+    ] {
+        let Some(mut pty) = shell(&stage, folder.path(), name, args, start).await else {
+            assert_ne!(name, "bash");
+            continue;
+        };
+        for (typed, expected) in [
+            ("refresh --dr".to_owned(), "refresh --dry-run"),
+            ("stat".to_owned(), "tiktokshop status"),
+            (format!("refresh -n {ns} sh"), "shop-1"),
+            (format!("-n {ns} status sh"), "status shop-1"),
+            ("status --lang=v".to_owned(), "--lang=vi"),
+            ("refresh --lang v".to_owned(), "--lang vi"),
+            ("status --kubeconfig the-o".to_owned(), "--kubeconfig the-only-file"),
+            ("status --kubeconfig=the-o".to_owned(), "--kubeconfig=the-only-file"),
+        ] {
+            // Each on a line of its own, which is taken back.
+            let since = pty.text().len();
+            pty.type_in(&format!("kubectl-tiktokshop {typed}\t"));
+            let is_there = async || plain(&pty.text()[since..]).contains(expected).then_some(());
+            let shown = poll::until(SOON, is_there).await;
+            assert!(shown.is_some(), "{name}: {typed}<tab> gives {:?}", &pty.text()[since..]);
+            pty.type_in("\u{15}");
+        }
+        pty.type_in("exit\r");
+        pty.end(SOON).await;
+    }
 }

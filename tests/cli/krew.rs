@@ -33,6 +33,9 @@ fn the_krew_manifest_says_all_that_krew_asks_for() {
     let fields = spec.as_object().expect("a spec is an object");
     assert!(fields.keys().all(|field| known.contains(&field.as_str())), "krew knows no other: {:?}", fields.keys());
     assert_eq!(text(spec, "version"), format!("v{}", env!("CARGO_PKG_VERSION")), "the version is that of the program");
+    // krew links `bin` alone, so a person has to link the other program.
+    let store = format!("../store/tiktokshop/{}/kubectl_complete-tiktokshop", text(spec, "version"));
+    assert!(text(spec, "caveats").contains(&store), "the caveats say how completion gets on the PATH");
     let short = text(spec, "shortDescription");
     assert!(short.len() <= 50 && !short.contains('\n') && !short.ends_with('.'), "{short}");
     assert!(text(spec, "homepage").starts_with("https://") && text(spec, "description").len() > 50);

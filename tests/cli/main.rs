@@ -9,6 +9,7 @@
 // Tests are started by name: the one that takes longest is the first.
 mod a_thousand;
 mod asking;
+mod authorize;
 mod completion;
 mod krew;
 mod shown;

@@ -1,6 +1,6 @@
 //! A namespace with a simulated TikTok, a person with few rights, and the program as that person runs it.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use kube::Client;
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{self, OpenptFlags};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tiktok_shop_testkit::{
@@ -138,6 +138,7 @@ impl Stage {
         Operator::builder(env!("CARGO_BIN_EXE_tiktok-shop-operator"))
             .kubeconfig(self.plane.kubeconfig_for(&self.identity.token, None))
             .token_endpoint(&self.simulator.token_endpoint())
+            .authorization_endpoint(&self.simulator.authorization_endpoint())
             .lease_namespace(&self.namespace)
             .namespace(&self.namespace)
             .leader_elect(false)
@@ -214,34 +215,43 @@ impl Stage {
     }
 }
 
-/// The program on a pseudo-terminal: both its outputs are one.
+/// A program on a pseudo-terminal: both its outputs are one.
 pub struct Pty {
     child: std::process::Child,
+    keyboard: std::fs::File,
     text: Arc<Mutex<Vec<u8>>>,
     reader: std::thread::JoinHandle<()>,
 }
 
 impl Pty {
+    /// The program as the person runs it.
     pub fn run(stage: &Stage, line: &str, variables: &[(&str, &str)]) -> Self {
+        Self::run_on(stage, line, variables, (200, 40))
+    }
+
+    /// The same on a terminal of so many columns and lines.
+    pub fn run_on(stage: &Stage, line: &str, variables: &[(&str, &str)], size: (u16, u16)) -> Self {
+        let mut command = std::process::Command::new(PROGRAM);
+        command.args(stage.args(line)).env_clear().env("KUBECONFIG", &stage.kubeconfig);
+        command.envs(variables.iter().copied());
+        Self::start(command, size)
+    }
+
+    /// Any program, with a terminal of its own to read from and to write to.
+    pub fn start(mut command: std::process::Command, (ws_col, ws_row): (u16, u16)) -> Self {
         let controller = pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("there are pseudo-terminals");
         pty::grantpt(&controller).and_then(|()| pty::unlockpt(&controller)).expect("it is ours");
-        let size = Winsize { ws_row: 40, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&controller, size).expect("it has a size");
         let name = pty::ptsname(&controller, Vec::new()).expect("it has a name");
         let open = || {
             let file = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty());
             Stdio::from(file.expect("it can be opened"))
         };
-        let child = std::process::Command::new(PROGRAM)
-            .args(stage.args(line))
-            .env_clear()
-            .env("KUBECONFIG", &stage.kubeconfig)
-            .envs(variables.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(open())
-            .stderr(open())
-            .spawn()
-            .expect("the program can be started");
+        let child = command.stdin(open()).stdout(open()).stderr(open()).spawn().expect("the program can be started");
+        // It holds the files of the terminal's other side, whose end the reader waits for.
+        drop(command);
+        let keyboard = std::fs::File::from(rustix::io::dup(&controller).expect("it can be held twice"));
         let text = Arc::new(Mutex::new(Vec::new()));
         let read = Arc::clone(&text);
         let reader = std::thread::spawn(move || {
@@ -252,10 +262,16 @@ impl Pty {
                 read.lock().expect("no reader panics").extend_from_slice(&buffer[..count]);
             }
         });
-        Self { child, text, reader }
+        Self { child, keyboard, text, reader }
     }
 
-    fn text(&self) -> String {
+    /// Types.
+    pub fn type_in(&mut self, text: &str) {
+        self.keyboard.write_all(text.as_bytes()).expect("a terminal takes what is typed");
+    }
+
+    /// All that it showed so far.
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.text.lock().expect("no reader panics")).into_owned()
     }
 
@@ -264,10 +280,21 @@ impl Pty {
         assert!(found.is_some(), "the terminal does not show {wanted:?}; it shows: {:?}", self.text());
     }
 
+    /// Does the terminal show what is typed?
+    pub fn echoes(&self) -> bool {
+        let attributes = tcgetattr(&self.keyboard).expect("it is a terminal");
+        attributes.local_modes.contains(LocalModes::ECHO)
+    }
+
     /// Ctrl-C, as the terminal sends it.
     pub fn interrupt(&self) {
+        self.signal(rustix::process::Signal::INT);
+    }
+
+    /// Another signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it still runs");
+        rustix::process::kill_process(pid, signal).expect("it still runs");
     }
 
     /// Its exit code and all that it showed.
@@ -278,6 +305,7 @@ impl Pty {
         }
         let status = ended.unwrap_or_else(|| panic!("it does not end; it shows: {:?}", self.text()));
         let text = Arc::clone(&self.text);
+        drop(self.keyboard);
         self.reader.join().expect("no reader panics");
         let text = text.lock().expect("no reader panics");
         (status.code(), String::from_utf8_lossy(&text).into_owned())

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Duration, SecondsFormat, Utc};
 use kube::api::{Patch, PatchParams};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tiktok_shop_testkit::fixtures;
 
@@ -29,7 +30,8 @@ async fn the_table_has_the_soonest_expiry_first_and_says_what_to_do() {
     let error = rows[1][5];
     assert!(error.starts_with("TikTok answered with an error (") && error.chars().count() <= 60, "{ran:#?}");
     assert_eq!(rows[1], ["shop-1", "1", "RefreshFailing", "1.0", &times[0].1, error, todo]);
-    let authorize = "have the seller authorize the app again";
+    let authorize = format!("kubectl tiktokshop authorize shop-3 -n {}", stage.namespace);
+    let authorize = authorize.as_str();
     assert_eq!(rows[2], ["shop-3", "3", "RefreshTokenExpired", "1.0", &times[1].1, "-", authorize]);
     assert_eq!(rows[3], ["shop-2", "2", "TokenValid", "48.5", &times[2].1, "-", "-"]);
     assert_eq!((rows.len(), ran.stderr.as_str(), ran.code), (4, "", Some(0)));
@@ -83,8 +85,9 @@ async fn an_operator_that_does_not_run_is_told() {
     assert!(ran.stdout.contains("see that the operator runs"), "{ran:#?}");
     assert_eq!(
         ran.stderr,
-        "kubectl-tiktokshop: 1 integration(s) are due and none was tried: the operator does not seem to run. See that \
-         it does, that it leads, and that its --namespace and --watch-label-selector do not leave them out\n"
+        "kubectl-tiktokshop: 1 integration(s) are past the time at which the operator was to act on them, and it \
+         never wrote a status there. See that it runs, that it leads, and that its --namespace and --watch-label-selector do \
+         not leave them out\n"
     );
     assert_eq!(ran.code, Some(0));
     let document = stage.run("status -o json").await.json();
@@ -113,5 +116,37 @@ async fn a_watched_table_is_drawn_anew_at_each_change_until_ctrl_c() {
     pty.interrupt();
     let (code, text) = pty.end(SOON).await;
     assert_eq!(code, Some(130));
-    assert!(text.matches("\u{1b}[H\u{1b}[2J").count() >= 3, "each drawing begins with a clear screen: {text:?}");
+    assert!(text.matches("\u{1b}[H").count() >= 3, "each drawing begins at the top: {text:?}");
+}
+
+/// Whatever ends it, the screen that was there before comes back.
+///
+/// Covers: cli/status.watch
+#[tokio::test]
+async fn a_watched_table_keeps_to_the_size_of_the_terminal_and_leaves_it_as_it_was() {
+    let stage = Stage::new().await;
+    let api = fixtures::integrations(&stage.client, &stage.namespace);
+    for number in 10..50 {
+        let name = format!("shop-{number}");
+        fixtures::integration(&stage.namespace, &name, &name, "app").team("1").create(&stage.client).await;
+        let at = (Utc::now() + Duration::hours(number)).to_rfc3339_opts(SecondsFormat::Secs, true);
+        let status = json!({"status": {"observedGeneration": 1, "accessTokenExpiresAt": at, "nextRefreshTime": at}});
+        api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await.expect("the admin may");
+    }
+    let (open, close) = ("\u{1b}[?1049h\u{1b}[?25l", "\u{1b}[?25h\u{1b}[?1049l");
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let pty = Pty::run_on(&stage, "status --watch", &[("TERM", "xterm"), ("NO_COLOR", "1")], (60, 12));
+        pty.wait_for("and 33 more, which expire later", SOON).await;
+        pty.signal(signal);
+        let (ended, text) = pty.end(SOON).await;
+        assert_eq!(ended, Some(code));
+        assert!(text.starts_with(open) && text.ends_with(close), "{text:?}");
+        let drawn = text.split("\u{1b}[H").nth(1).expect("it was drawn").split("\u{1b}[J").next().expect("a drawing");
+        let lines: Vec<_> = drawn.split("\r\n").map(|line| line.trim_start_matches("\u{1b}[K")).collect();
+        assert!(lines.len() <= 12, "no more lines than the terminal has: {lines:#?}");
+        assert!(lines.iter().all(|line| line.chars().count() <= 60), "no line is wider than the terminal: {lines:#?}");
+        let names: Vec<_> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
+        let soonest: Vec<_> = (10..17).map(|number| format!("shop-{number}")).collect();
+        assert_eq!(names[3..10], soonest, "the soonest expiry is on top: {lines:#?}");
+    }
 }

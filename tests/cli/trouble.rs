@@ -78,7 +78,11 @@ async fn a_right_that_is_missing_is_named() {
              tiktokshopintegrations.tiktokshop.dev)"
         )
     };
-    refused(&stage.kubeconfig, "status -A", 1, &ask("list", "any namespace")).await;
+    // A Role would not give that.
+    let everywhere = "you may not list tiktokshopintegrations in all namespaces: name one with -n, or ask for that right \
+                      (a ClusterRole with the verb list on tiktokshopintegrations.tiktokshop.dev, bound by a \
+                      ClusterRoleBinding)";
+    refused(&stage.kubeconfig, "status -A", 1, everywhere).await;
     refused(&stage.kubeconfig, "refresh -n default", 1, &ask("list", "namespace default")).await;
     let here = format!("namespace {ns}");
     let reader = person(stage.plane, ns, "reader", "get, list, watch").await;
@@ -130,17 +134,27 @@ async fn a_cluster_that_can_not_be_found_or_reached_is_told_in_one_line() {
     for line in ["refresh", "status", "status --watch"] {
         let args: Vec<&str> = line.split(' ').collect();
         let ran = run(&away, &args, &[]).await;
-        let start = format!("kubectl-tiktokshop: the cluster at http://127.0.0.1:{port} can't be reached: ");
-        assert!(ran.stderr.starts_with(&start) && ran.stderr.contains("refused"), "{ran:#?}");
-        assert_eq!((ran.stderr.lines().count(), ran.code), (1, Some(1)), "{ran:#?}");
+        let expected = format!(
+            "kubectl-tiktokshop: the cluster at http://127.0.0.1:{port} can't be reached (Connection refused): check the \
+             network (VPN, proxy) and the server in your kubeconfig, or choose another cluster with --context\n"
+        );
+        assert_eq!((ran.stderr.as_str(), ran.code), (expected.as_str(), Some(1)), "{line}");
     }
-    let ran = run(&away, &["status", "--context", "nowhere"], &[]).await;
-    assert!(ran.stderr.starts_with("kubectl-tiktokshop: the kubeconfig can't be used: "), "{ran:#?}");
-    assert_eq!((ran.stderr.lines().count(), ran.code), (1, Some(1)));
+    let expected = "the kubeconfig has no context nowhere: choose one that it has with --context (c)";
+    refused(&away, "status --context nowhere", 1, expected).await;
+    let expected = "the kubeconfig /no/such/file can't be read (No such file or directory): correct that, or name another \
+                    with --kubeconfig";
+    refused(&away, "status --kubeconfig /no/such/file", 1, expected).await;
+    let contextless = folder.path().join("contextless");
+    std::fs::write(&contextless, kubeconfig_of(port).replace("current-context: c\n", ""))
+        .expect("a file can be written");
+    let expected = "the kubeconfig has no current context: choose one with --context (c)";
+    refused(&contextless, "status", 1, expected).await;
     std::fs::write(&none, "no: [kubeconfig").expect("a file can be written");
     let named = none.to_str().expect("a path of ours");
     let ran = run(&away, &["status", "--kubeconfig", named], &[]).await;
-    assert!(ran.stderr.starts_with("kubectl-tiktokshop: the kubeconfig can't be used: "), "{ran:#?}");
+    assert!(ran.stderr.starts_with("kubectl-tiktokshop: the kubeconfig can't be used ("), "{ran:#?}");
+    assert!(ran.stderr.ends_with("): correct it, or name another with --kubeconfig\n"), "{ran:#?}");
     assert_eq!((ran.stderr.lines().count(), ran.code), (1, Some(1)));
 }
 
@@ -171,14 +185,19 @@ async fn wrong_usage_is_told_in_one_line_with_exit_code_2() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let none = folder.path().join("none");
     for (line, expected) in [
-        ("refresh -A -n shops", "the argument '--all-namespaces' cannot be used with '--namespace <NS>'"),
+        ("refresh -A -n shops", "the argument '--namespace <NS>' cannot be used with '--all-namespaces'"),
         (
             "refresh --timeout soon",
-            "invalid value 'soon' for '--timeout <DURATION>': is not a duration: a number is missing",
+            "invalid value 'soon' for '--timeout <DURATION>': write a duration from 1s to 24h, such as 2m",
         ),
-        ("renew", "unrecognized subcommand 'renew'"),
+        ("renew", "there is no command renew"),
     ] {
         refused(&none, line, 2, &format!("{expected}; see kubectl tiktokshop --help")).await;
+    }
+    for (line, expected) in
+        [("--lang vi renew", "không có lệnh renew"), ("refresh --lang=vi --nonsense", "không có tham số '--nonsense'")]
+    {
+        refused(&none, line, 2, &format!("{expected}; xem kubectl tiktokshop --help")).await;
     }
     let stage = Stage::new().await;
     let ran = stage.run("status -l a=(").await;

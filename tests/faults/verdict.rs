@@ -89,7 +89,7 @@ pub async fn judge(lane: &Lane, case: &Case, whole: Instant, meddling: Meddling)
         }
     }
     verdict.reauthorized = person.authorized > 0;
-    presentations(lane, case, person.insisted, &mut verdict).await;
+    presentations(lane, case, person.first_asked, &mut verdict).await;
     let said = lane.api.requests().iter().any(|seen| seen.path.contains(&case.shop) && is_unknown_said(seen))
         || lane.api.requests().iter().any(|seen| seen.body.contains(&case.shop) && is_unknown_said(seen));
     manners(lane, case, meddling, &person, &mut verdict);
@@ -132,6 +132,8 @@ struct Person {
     history_gone: bool,
     /// When the person asked for a refresh although the token may be dead.
     insisted: Option<Instant>,
+    /// When the person first asked again, for whatever reason: from there on, a token is presented at a person's request.
+    first_asked: Option<Instant>,
     /// The tokens, or the integration, are not those that the refresh began with.
     replaced: bool,
     /// How often the shop was authorized again.
@@ -313,6 +315,7 @@ async fn help(
             if why == FORGOTTEN {
                 person.insisted = Some(Instant::now());
             }
+            person.first_asked.get_or_insert_with(Instant::now);
             person.asked += 1;
             let again = format!("{} again {}", case.request.as_deref().unwrap_or("due"), person.asked);
             lane.request(&case.shop, &again).await;
@@ -411,14 +414,14 @@ fn outcome(lane: &Lane, case: &Case, call: &Seen, told: Option<&Presentation>) -
 
 /// No token is presented again after it was spent, unless nobody could know that it was, or a
 /// person asked for it.
-async fn presentations(lane: &Lane, case: &Case, insisted: Option<Instant>, verdict: &mut Verdict) {
+async fn presentations(lane: &Lane, case: &Case, first_asked: Option<Instant>, verdict: &mut Verdict) {
     for (name, value, presentations) in credentials(lane, &case.shop).await {
         if !presentations.iter().any(|told| told.after_spent) {
             continue;
         }
         let calls = calls(lane, case, &value).await;
         for (at, (call, told)) in calls.iter().enumerate() {
-            let asked_for = insisted.is_some_and(|insisted| call.received >= insisted);
+            let asked_for = first_asked.is_some_and(|asked| call.received >= asked);
             if asked_for || !told.as_ref().is_some_and(|told| told.after_spent) {
                 continue;
             }

@@ -20,6 +20,7 @@ mod process;
 mod refresh;
 mod resilience;
 mod reversion;
+mod scale;
 mod secrecy;
 mod shops;
 mod taken_up;

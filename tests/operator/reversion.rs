@@ -160,6 +160,32 @@ async fn a_spent_token_is_presented_only_when_somebody_asks_for_it() {
     assert_eq!(stage.simulator.shop("shop").await.counters.presentations, 2);
 }
 
+/// Not the last spent alone: a tool that kept an old file puts the tokens of long ago back.
+///
+/// Covers: annotation/spent-tokens, reason/TokenSecretReverted
+#[tokio::test]
+async fn a_token_spent_before_the_last_one_is_still_known_as_spent() {
+    let stage = Stage::new().await;
+    let spent = stage.shop("shop", 5 * 24 * HOUR).await;
+    // Without a journal there is no pair to write back.
+    let mut operator = stage.bare_operator().start();
+    stage.wait_status("shop", "Ready", is_ready, SOON).await;
+    let mut noted = Vec::new();
+    for request in ["one", "two"] {
+        stage.request("shop", request).await;
+        stage.wait_refreshed("shop", request, SOON).await;
+        noted.extend(stage.annotation("shop", "tiktokshop.dev/refreshed-from").await);
+    }
+    let kept = stage.annotation("shop", "tiktokshop.dev/spent-tokens").await.unwrap_or_default();
+    assert!(noted.len() == 2 && noted.iter().all(|digest| kept.contains(digest)), "{kept} lacks one of {noted:?}");
+    // What another process knows of it stands on the Secret.
+    operator.sigkill();
+    operator.restart();
+    put_back(&stage, &spent).await;
+    stage.wait_status("shop", "Stalled for TokenSecretReverted", is_reverted, SOON).await;
+    stage.assert_refreshes("shop", 2).await;
+}
+
 /// The pair that is written back once answered a request; since then another was answered, with an error.
 ///
 /// Covers: annotation/handled-refresh-request, status/lastHandledRefreshRequest

@@ -1,26 +1,28 @@
 //! The cluster, and which integrations of it are meant.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures::{Stream, StreamExt as _};
 use hyper_util::client::proxy::matcher::Matcher;
 use kube::api::ListParams;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client, ResourceExt};
+use tiktok_shop_operator::api::names::FIELD_MANAGER;
 use tiktok_shop_operator::cluster::WatchedIntegration;
 
 use crate::args::{Common, Selection};
 use crate::errors::{Failure, NoSuch, chain};
+use crate::messages::{Messages, one_line};
+use crate::terminal::complain;
 
 /// Of one request, all of it; of a list, each page.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How alike a name must be to be suggested: 1 is the same.
-const ALIKE: f64 = 0.8;
 
 /// Names suggested at most.
 const SUGGESTIONS: usize = 3;
@@ -47,6 +49,14 @@ pub struct Selected {
     team: Option<String>,
 }
 
+/// What was found.
+pub struct Listed {
+    /// Every integration that is meant, sorted by namespace and name.
+    pub found: BTreeMap<Key, WatchedIntegration>,
+    /// Names that are there and not of the team.
+    pub left_out: Vec<String>,
+}
+
 /// The kubeconfig that is named, or the usual one.
 pub fn read_kubeconfig(common: &Common) -> Result<Kubeconfig, KubeconfigError> {
     match &common.kubeconfig {
@@ -60,13 +70,16 @@ pub async fn connect(common: &Common) -> Result<(Client, String, String), Failur
     let options = KubeConfigOptions { context: common.context.clone(), ..KubeConfigOptions::default() };
     let is_named = common.kubeconfig.is_some() || common.context.is_some();
     let mut config = match read_kubeconfig(common) {
-        Ok(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options)
-            .await
-            .map_err(|error| Failure::Kubeconfig(chain(&error)))?,
-        Err(KubeconfigError::ReadConfig(..) | KubeconfigError::FindPath) if !is_named => {
+        Ok(kubeconfig) => {
+            let contexts: Vec<_> = kubeconfig.contexts.iter().map(|context| context.name.clone()).collect();
+            let read = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+            read.map_err(|error| Failure::of_kubeconfig(&error, contexts))?
+        }
+        Err(KubeconfigError::ReadConfig(error, _)) if !is_named && error.kind() == ErrorKind::NotFound => {
             Config::incluster().map_err(|_| Failure::NoKubeconfig)?
         }
-        Err(error) => return Err(Failure::Kubeconfig(chain(&error))),
+        Err(KubeconfigError::FindPath) if !is_named => Config::incluster().map_err(|_| Failure::NoKubeconfig)?,
+        Err(error) => return Err(Failure::of_kubeconfig(&error, Vec::new())),
     };
     if config.proxy_url.is_some() && config.proxy_url == environment_proxy() {
         // kube 5.0 holds NO_PROXY against the proxy's address, not against the API server's.
@@ -88,15 +101,20 @@ impl Selected {
     /// What a command line means, once the cluster is known.
     pub async fn of(common: &Common, selection: &Selection) -> Result<Self, Failure> {
         let (client, server, context_namespace) = connect(common).await?;
-        let namespace = selection.namespace.clone().unwrap_or(context_namespace);
+        let namespace = common.namespace.clone().unwrap_or(context_namespace);
         Ok(Self {
             client,
             server,
-            namespace: (!selection.all_namespaces).then_some(namespace),
+            namespace: (!common.all_namespaces).then_some(namespace),
             names: selection.names.iter().cloned().collect(),
             labels: selection.selector.clone(),
             team: selection.team_id.clone(),
         })
+    }
+
+    /// The client.
+    pub fn client(&self) -> Client {
+        self.client.clone()
     }
 
     /// The API of one namespace.
@@ -126,6 +144,7 @@ impl Selected {
             None => Api::all(self.client.clone()),
         };
         let field = match (&self.team, self.names.first()) {
+            // Of the names, those are looked for among the team's.
             (Some(team), _) => Some(format!("spec.teamId={}", escaped(team))),
             // Several names can't be asked for at once.
             (None, Some(name)) if self.names.len() == 1 => Some(format!("metadata.name={}", escaped(name))),
@@ -136,8 +155,8 @@ impl Selected {
         watcher(api, config).default_backoff().boxed_local()
     }
 
-    /// The list: every integration that is meant, sorted by namespace and name.
-    pub async fn list(&self, events: &mut Events) -> Result<BTreeMap<Key, WatchedIntegration>, Failure> {
+    /// The list.
+    pub async fn list(&self, events: &mut Events) -> Result<Listed, Failure> {
         let mut listed = BTreeMap::new();
         loop {
             let event = tokio::time::timeout(REQUEST_TIMEOUT, events.next()).await;
@@ -153,52 +172,93 @@ impl Selected {
         }
         let missing: Vec<_> =
             self.names.iter().filter(|name| !listed.keys().any(|(_, listed)| listed == *name)).collect();
-        if missing.is_empty() { Ok(listed) } else { Err(Failure::NoSuch(self.suggest(&missing).await)) }
+        if missing.is_empty() {
+            return Ok(Listed { found: listed, left_out: Vec::new() });
+        }
+        let namespace = self.namespace.clone().unwrap_or_default();
+        let known = self.known(&namespace).await;
+        // With a team, the API server tells of its integrations alone.
+        let (left_out, absent): (Vec<_>, Vec<_>) = missing
+            .into_iter()
+            .cloned()
+            .partition(|name| self.team.is_some() && known.contains(&(namespace.clone(), name.clone())));
+        if absent.is_empty() {
+            return Ok(Listed { found: listed, left_out });
+        }
+        let near = |name: String| NoSuch { near: near(&name, &namespace, &known), namespace: namespace.clone(), name };
+        Err(Failure::NoSuch(absent.into_iter().map(near).collect()))
     }
 
-    /// What may have been meant by names that are not there. Where it may not be looked for, nothing is suggested.
-    async fn suggest(&self, missing: &[&String]) -> Vec<NoSuch> {
-        let namespace = self.namespace.clone().unwrap_or_default();
+    /// Says which names are left out, where any are.
+    pub fn say_left_out(&self, left_out: &[String], messages: &Messages) {
+        let team = self.team.as_deref().map(one_line).unwrap_or_default();
+        for name in left_out {
+            let namespace = self.namespace.as_deref().unwrap_or_default();
+            let values = [("name", name.as_str()), ("namespace", namespace), ("team", &team)];
+            complain(&messages.with("left-out", &values));
+        }
+    }
+
+    /// Every integration that may be looked for: everywhere, else in the namespace. None where that is not allowed.
+    async fn known(&self, namespace: &str) -> Vec<Key> {
         let params = ListParams::default();
         let everywhere: Api<WatchedIntegration> = Api::all(self.client.clone());
         let look = async {
             match everywhere.list_metadata(&params).await {
-                Err(_) => self.api(&namespace).list_metadata(&params).await.ok(),
+                Err(_) => self.api(namespace).list_metadata(&params).await.ok(),
                 found => found.ok(),
             }
         };
         let found = tokio::time::timeout(REQUEST_TIMEOUT, look).await.ok().flatten();
-        let known: Vec<Key> = found
-            .into_iter()
-            .flat_map(|list| list.items)
-            .map(|item| (item.namespace().unwrap_or_default(), item.name_any()))
-            .collect();
-        let say = |name: &String| NoSuch {
-            name: name.clone(),
-            namespace: namespace.clone(),
-            near: near(name, &namespace, &known),
+        let items = found.into_iter().flat_map(|list| list.items);
+        items.map(|item| (item.namespace().unwrap_or_default(), item.name_any())).collect()
+    }
+
+    /// When the operator last wrote a status here, as the API server has it; of the first integrations where there are many.
+    pub async fn last_status_write(&self) -> Option<DateTime<Utc>> {
+        let api: Api<WatchedIntegration> = match &self.namespace {
+            Some(namespace) => self.api(namespace),
+            None => Api::all(self.client.clone()),
         };
-        missing.iter().map(|name| say(name)).collect()
+        let params = ListParams::default().limit(500);
+        let list = tokio::time::timeout(REQUEST_TIMEOUT, api.list_metadata(&params)).await.ok()?.ok()?;
+        let writes = list.items.iter().flat_map(ResourceExt::managed_fields);
+        let of_status = writes.filter(|write| {
+            write.subresource.as_deref() == Some("status") && write.manager.as_deref() == Some(FIELD_MANAGER)
+        });
+        let seconds = of_status.filter_map(|write| Some(write.time.as_ref()?.0.as_second())).max()?;
+        DateTime::from_timestamp(seconds, 0)
     }
 }
 
-/// The names most like one: of its own namespace, or the very name in another.
+/// What is known of the operator where it did nothing for a while.
+pub fn last_word(last_write: Option<DateTime<Utc>>, messages: &Messages) -> String {
+    match last_write {
+        Some(time) => messages.with("last-write", &[("time", &messages.time(time))]),
+        None => messages.text("no-write"),
+    }
+}
+
+/// The names most like one, the nearest first: the very name in another namespace; of its own namespace, names that it
+/// begins, and names that a slip or two make of it.
 fn near(name: &str, namespace: &str, known: &[Key]) -> Vec<String> {
-    let mut near: Vec<(f64, String)> = known
+    let mut near: Vec<(u8, usize, String)> = known
         .iter()
         .filter_map(|(other_namespace, other)| {
-            let alike = strsim::jaro_winkler(name, other);
-            if other_namespace == namespace {
-                (alike >= ALIKE).then(|| (alike, other.clone()))
+            if other_namespace != namespace {
+                return (name == other).then(|| (0, 0, format!("{other} -n {other_namespace}")));
+            }
+            let distance = strsim::osa_distance(name, other);
+            let slips = (name.chars().count().max(other.chars().count()) / 4).clamp(1, 3);
+            if other.starts_with(name) {
+                Some((1, distance, other.clone()))
             } else {
-                (name == other).then(|| (2.0, format!("{other} -n {other_namespace}")))
+                (distance <= slips).then(|| (2, distance, other.clone()))
             }
         })
         .collect();
-    near.sort_by(|(left, left_name), (right, right_name)| {
-        right.total_cmp(left).then_with(|| left_name.cmp(right_name))
-    });
-    near.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
+    near.sort();
+    near.into_iter().take(SUGGESTIONS).map(|(.., name)| name).collect()
 }
 
 /// A value in a field selector, where commas, equals signs and backslashes mean something.
@@ -218,12 +278,31 @@ mod tests {
 
     #[test]
     fn a_name_that_is_not_there_is_answered_with_what_is_near() {
-        let known: Vec<Key> = [("shops", "shop-1"), ("shops", "shop-10"), ("shops", "warehouse"), ("eu", "store")]
-            .map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
-            .into();
-        assert_eq!(near("shop1", "shops", &known), ["shop-1", "shop-10"]);
-        assert_eq!(near("store", "shops", &known), ["store -n eu"]);
-        assert!(near("zzz", "shops", &known).is_empty());
+        let known: Vec<Key> = [
+            ("shops", "shop-1"),
+            ("shops", "shop-10"),
+            ("shops", "warehouse"),
+            ("eu", "store"),
+            ("demo", "shop-1-due"),
+            ("demo", "shop-2-not-due"),
+            ("demo", "shop-3-suspended"),
+            ("demo", "shop-4-lapsed"),
+        ]
+        .map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
+        .into();
+        for (name, namespace, expected) in [
+            ("shop1", "shops", &["shop-1"][..]),
+            ("shpo-1", "shops", &["shop-1"]),
+            ("shop-2", "shops", &["shop-1"]),
+            ("store", "shops", &["store -n eu"]),
+            ("shop-1", "demo", &["shop-1 -n shops", "shop-1-due"]),
+            ("shop-2", "demo", &["shop-2-not-due"]),
+            ("shop", "demo", &["shop-1-due", "shop-4-lapsed", "shop-2-not-due"]),
+            ("shop-4-lasped", "demo", &["shop-4-lapsed"]),
+            ("zzz", "shops", &[]),
+        ] {
+            assert_eq!(near(name, namespace, &known), expected, "{name}");
+        }
     }
 
     #[test]

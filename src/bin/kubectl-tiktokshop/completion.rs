@@ -31,9 +31,18 @@ pub const fn script(shell: Shell) -> &'static str {
 }
 
 /// Candidates for the last of these words, in cobra's form: a candidate and its description by line, a directive last.
+/// After `--flag=` they are values alone: the shell's side puts the flag before them where its shell wants it.
 pub async fn complete(words: &[String]) -> String {
     let (last, before) = words.split_last().map_or(("", &[][..]), |(last, before)| (last.as_str(), before));
-    let (candidates, directive) = candidates(before, last).await;
+    let mut before = before.to_vec();
+    let last = match last.split_once('=') {
+        Some((flag, value)) if flag.starts_with("--") => {
+            before.push(flag.to_owned());
+            value
+        }
+        _ => last,
+    };
+    let (candidates, directive) = candidates(&before, last).await;
     let mut text = String::new();
     for (candidate, description) in candidates.into_iter().filter(|(candidate, _)| candidate.starts_with(last)) {
         text.push_str(&candidate);
@@ -50,7 +59,9 @@ type Candidates = (Vec<(String, String)>, u8);
 
 async fn candidates(before: &[String], last: &str) -> Candidates {
     let root = parser();
-    let Some(at) = before.iter().position(|word| root.find_subcommand(word).is_some()) else {
+    let is_value = |at: usize| at > 0 && waiting_for_value(&root, &before[..at]).is_some();
+    let is_command = |at: &usize| root.find_subcommand(&before[*at]).is_some() && !is_value(*at);
+    let Some(at) = (0..before.len()).find(is_command) else {
         if let Some(arg) = waiting_for_value(&root, before) {
             return values(arg, &Words::of(before)).await;
         }
@@ -69,7 +80,7 @@ async fn candidates(before: &[String], last: &str) -> Candidates {
         return (flags(command), NO_FILES);
     }
     match command.get_positionals().next() {
-        Some(arg) if arg.get_id() == "names" => {
+        Some(arg) if arg.get_id() == "names" || (arg.get_id() == "name" && before.len() == at + 1) => {
             let given: BTreeSet<&str> = before[at + 1..].iter().map(String::as_str).collect();
             let names = integrations(&words).await.into_iter().filter(|i| !given.contains(i.name_any().as_str()));
             (names.map(|i| (i.name_any(), described_integration(&i))).collect(), NO_FILES)
@@ -127,8 +138,6 @@ async fn values(arg: &Arg, words: &Words) -> Candidates {
 /// What the words so far say about the cluster.
 struct Words {
     common: Common,
-    namespace: Option<String>,
-    all_namespaces: bool,
 }
 
 impl Words {
@@ -137,23 +146,15 @@ impl Words {
         // A line in the making is often wrong; what can be read of it counts.
         let matches = parser().ignore_errors(true).get_matches_from(line);
         let common = Common::from_arg_matches(&matches);
-        let unknown = Common { kubeconfig: None, context: None, lang: None, no_emoji: false };
-        let scoped = matches.subcommand().map(|(_, matches)| matches);
-        let value = |name| scoped.and_then(|m| m.try_get_one::<String>(name).ok().flatten()).cloned();
-        let flag = |name| scoped.and_then(|m| m.try_get_one::<bool>(name).ok().flatten()).copied().unwrap_or(false);
-        Self {
-            common: common.unwrap_or(unknown),
-            namespace: value("namespace"),
-            all_namespaces: flag("all_namespaces"),
-        }
+        Self { common: common.unwrap_or_default() }
     }
 }
 
 async fn integrations(words: &Words) -> Vec<WatchedIntegration> {
     let look = async {
         let (client, _, namespace) = connect(&words.common).await.ok()?;
-        let namespace = words.namespace.as_deref().unwrap_or(&namespace);
-        let api = if words.all_namespaces { Api::all(client) } else { Api::namespaced(client, namespace) };
+        let namespace = words.common.namespace.as_deref().unwrap_or(&namespace);
+        let api = if words.common.all_namespaces { Api::all(client) } else { Api::namespaced(client, namespace) };
         api.list(&ListParams::default()).await.ok().map(|list| list.items)
     };
     tokio::time::timeout(PATIENCE, look).await.ok().flatten().unwrap_or_default()

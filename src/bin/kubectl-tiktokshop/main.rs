@@ -3,11 +3,14 @@
 //! It never reads a Secret: it asks the operator through an annotation and watches the status.
 
 mod args;
+mod authorize;
+mod callback;
 mod cluster;
 mod completion;
 mod errors;
 mod judge;
 mod messages;
+mod redirect;
 mod refresh;
 mod report;
 mod status;
@@ -15,7 +18,7 @@ mod terminal;
 
 use std::process::ExitCode;
 
-use args::{Cli, Command, Halt};
+use args::{Cli, Command, Halt, Selection};
 use cluster::Selected;
 use errors::{Failure, chain};
 use messages::{Language, Messages};
@@ -29,10 +32,15 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 /// Ended by Ctrl-C, as shells count it.
-const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = 130;
+
+/// Ended by SIGTERM, as shells count it.
+pub const TERMINATED: u8 = 143;
 
 fn main() -> ExitCode {
-    let language = Language::of_environment(|name| std::env::var(name).ok());
+    let messages = |named: Option<Language>| {
+        Messages::of(named.unwrap_or_else(|| Language::of_environment(|name| std::env::var(name).ok())))
+    };
     if let Some(words) = args::words_to_complete(std::env::args_os()) {
         return block_on(async {
             terminal::print(&completion::complete(&words).await);
@@ -41,7 +49,7 @@ fn main() -> ExitCode {
     }
     match args::parse(std::env::args_os()) {
         Ok(cli) => {
-            let messages = Messages::of(cli.common.lang.unwrap_or(language));
+            let messages = messages(cli.common.lang);
             block_on(async {
                 carry_out(&cli, &messages).await.unwrap_or_else(|failure| {
                     complain(&failure.say(&messages));
@@ -53,8 +61,9 @@ fn main() -> ExitCode {
             terminal::print(&text);
             ExitCode::SUCCESS
         }
-        Err(Halt::Usage(error)) => {
-            complain(&Messages::of(language).with("error-usage", &[("error", &error)]));
+        Err(Halt::Usage(usage)) => {
+            let messages = messages(args::language_of(std::env::args_os()));
+            complain(&messages.with("error-usage", &[("error", &usage.say(&messages))]));
             ExitCode::from(USAGE)
         }
     }
@@ -75,6 +84,37 @@ fn block_on(future: impl Future<Output = u8>) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Until the process is asked to end.
+#[cfg(unix)]
+async fn terminated() {
+    told_by(tokio::signal::unix::SignalKind::terminate()).await;
+}
+
+/// Until the process is asked to end, as Windows asks: it closes the window.
+#[cfg(windows)]
+async fn terminated() {
+    match tokio::signal::windows::ctrl_close() {
+        Ok(mut signal) => _ = signal.recv().await,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Until the terminal has another size. Windows does not tell; the next drawing finds it out.
+async fn resized() {
+    #[cfg(unix)]
+    told_by(tokio::signal::unix::SignalKind::window_change()).await;
+    #[cfg(windows)]
+    std::future::pending().await
+}
+
+#[cfg(unix)]
+async fn told_by(kind: tokio::signal::unix::SignalKind) {
+    match tokio::signal::unix::signal(kind) {
+        Ok(mut signal) => _ = signal.recv().await,
+        Err(_) => std::future::pending().await,
+    }
+}
+
 async fn carry_out(cli: &Cli, messages: &Messages) -> Result<u8, Failure> {
     let terminal = Terminal::of_process(cli.common.no_emoji);
     match &cli.command {
@@ -88,8 +128,12 @@ async fn carry_out(cli: &Cli, messages: &Messages) -> Result<u8, Failure> {
         }
         Command::Status(options) => {
             let selected = Selected::of(&cli.common, &options.selection).await?;
-            let is_interrupted = status::status(&selected, options, messages, terminal).await?;
-            Ok(if is_interrupted { INTERRUPTED } else { 0 })
+            status::status(&selected, options, messages, terminal).await
+        }
+        Command::Authorize(options) => {
+            let selection = Selection { names: vec![options.name.clone()], team_id: None, selector: None };
+            let selected = Selected::of(&cli.common, &selection).await?;
+            authorize::authorize(&selected, options, messages, terminal).await
         }
         Command::Completion { shell } => {
             terminal::print(completion::script(*shell));

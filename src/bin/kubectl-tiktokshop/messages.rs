@@ -102,10 +102,11 @@ impl Messages {
         self.with("with-detail", &[("text", &text), ("detail", &one_line(detail))])
     }
 
-    /// What a person does about a reason; `-` for nothing.
-    pub fn todo(&self, reason: &str, name: &str) -> String {
+    /// What a person does about a reason of an integration; `-` for nothing.
+    pub fn todo(&self, reason: &str, namespace: &str, name: &str) -> String {
         let key = format!("todo-{reason}");
-        if self.has(&key) { self.text(&key) } else { self.with("todo-unknown", &[("name", name)]) }
+        let key = if self.has(&key) { key.as_str() } else { "todo-unknown" };
+        self.with(key, &[("namespace", namespace), ("name", name)])
     }
 
     /// A time: UTC in English; in Vietnamese the zone that `TZ` names, or the machine's.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use chrono::{SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use futures::{Stream, StreamExt as _, stream};
 use kube::ResourceExt as _;
 use kube::api::{Patch, PatchParams};
@@ -16,7 +16,7 @@ use tiktok_shop_operator::cluster::WatchedIntegration;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::args::{PROGRAM, RefreshArgs};
-use crate::cluster::{Events, Key, REQUEST_TIMEOUT, Selected, key};
+use crate::cluster::{Events, Key, Listed, REQUEST_TIMEOUT, Selected, key, last_word};
 use crate::errors::Failure;
 use crate::judge::{Answer, Failed, Verdict, answer, judge, request};
 use crate::messages::Messages;
@@ -81,6 +81,7 @@ struct Run<'a> {
     /// Why nothing can be heard at present.
     away: Option<Failure>,
     began: Instant,
+    began_at: DateTime<Utc>,
     /// The last request or result: the patience counts from there.
     last_news: Instant,
     /// Why requests can't be written or watched, said once each.
@@ -97,13 +98,14 @@ pub async fn refresh(
     let interrupt = tokio::signal::ctrl_c();
     tokio::pin!(interrupt);
     let mut events = selected.events();
-    let listed = tokio::select! {
+    let Listed { found: listed, left_out } = tokio::select! {
         listed = selected.list(&mut events) => listed?,
         _ = &mut interrupt => {
             complain(&messages.text("interrupted-idle"));
             return Ok(End::Interrupted);
         }
     };
+    selected.say_left_out(&left_out, messages);
     let report = Report::begin(messages, terminal, options.output, options.dry_run, listed.len());
     if listed.is_empty() {
         let place = crate::errors::place(messages, selected.namespace.as_deref());
@@ -120,6 +122,7 @@ pub async fn refresh(
         is_heard: false,
         away: None,
         began: now,
+        began_at: Utc::now(),
         last_news: now,
         complaints: Vec::new(),
     };
@@ -236,7 +239,7 @@ impl Run<'_> {
                     None => return false,
                 },
                 _ = tick.tick() => self.progress(),
-                () = tokio::time::sleep_until(patience) => self.timed_out(),
+                () = tokio::time::sleep_until(patience) => self.timed_out(selected).await,
             }
         }
         false
@@ -368,7 +371,7 @@ impl Run<'_> {
     }
 
     /// Nothing came for so long that no more is waited for.
-    fn timed_out(&mut self) {
+    async fn timed_out(&mut self, selected: &Selected) {
         if let Some(failure) = self.away.take() {
             return self.blind(&failure);
         }
@@ -377,12 +380,21 @@ impl Run<'_> {
             ("StillUnderWay", self.messages.with("why-still-under-way", &[("timeout", &timeout)]))
         } else {
             let seconds = self.last_news.elapsed().as_secs().to_string();
-            ("NotTakenUp", self.messages.with("why-not-taken-up", &[("seconds", &seconds)]))
+            let (count, last_write) = (self.open.len().to_string(), selected.last_status_write().await);
+            let values = [("count", count.as_str()), ("seconds", &seconds)];
+            // Status has whole seconds.
+            self.complain_once(match last_write {
+                Some(time) if time.timestamp() >= self.began_at.timestamp() => {
+                    let time = self.messages.time(time);
+                    self.messages.with("no-answer-at-work", &[values[0], values[1], ("time", &time)])
+                }
+                last_write => {
+                    let last = last_word(last_write, self.messages);
+                    self.messages.with("no-answer", &[values[0], values[1], ("last", &last)])
+                }
+            });
+            ("NoAnswer", self.messages.with("why-no-answer", &[("seconds", &seconds)]))
         };
-        if !self.is_heard {
-            let count = self.open.len().to_string();
-            self.complain_once(self.messages.with("no-operator", &[("count", &count)]));
-        }
         self.give_up(reason, &why);
     }
 

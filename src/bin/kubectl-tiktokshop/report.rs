@@ -103,16 +103,26 @@ impl Line {
 
     fn text(&self, messages: &Messages, terminal: Terminal) -> String {
         let (emoji, word) = self.outcome.mark();
-        let name = format!("{}/{}", self.namespace, self.name);
-        let subject = match &self.team_id {
-            Some(team) => messages.with("integration-of-team", &[("name", &name), ("team", &one_line(team))]),
-            None => messages.with("integration", &[("name", &name)]),
-        };
+        let subject = subject_of(&self.namespace, &self.name, self.team_id.as_deref(), messages);
         let message = match self.outcome.colour() {
             Some(colour) => terminal.coloured(colour, &self.message),
             None => self.message.clone(),
         };
         format!("   {}{subject}: {message}\n", terminal.mark(emoji, word))
+    }
+}
+
+/// An integration as a line names it.
+pub fn subject(integration: &WatchedIntegration, messages: &Messages) -> String {
+    let (namespace, name) = key(integration);
+    subject_of(&namespace, &name, team(integration).as_deref(), messages)
+}
+
+fn subject_of(namespace: &str, name: &str, team: Option<&str>, messages: &Messages) -> String {
+    let name = format!("{namespace}/{name}");
+    match team {
+        Some(team) => messages.with("integration-of-team", &[("name", &name), ("team", &one_line(team))]),
+        None => messages.with("integration", &[("name", &name)]),
     }
 }
 

@@ -72,11 +72,13 @@ pub struct Options {
     pub log_dir: Option<PathBuf>,
     /// More flags for kube-apiserver, such as `--feature-gates=…`.
     pub api_server_args: Vec<String>,
+    /// What [`ControlPlane::save_etcd`] saved: etcd begins with a copy of it.
+    pub saved_etcd: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { fsync: false, audit: true, log_dir: None, api_server_args: Vec::new() }
+        Self { fsync: false, audit: true, log_dir: None, api_server_args: Vec::new(), saved_etcd: None }
     }
 }
 
@@ -175,6 +177,9 @@ impl ControlPlane {
             _sweeper: sweeper,
         };
         this.write_inputs();
+        if let Some(saved) = &this.options.saved_etcd {
+            copy_dir(saved, &this.path("etcd")).expect("what was saved of etcd can be copied");
+        }
         *lock(&this.etcd) = Some(this.spawn_etcd());
         *lock(&this.api_server) = Some(this.spawn_api_server());
         this.until_ready().await?;
@@ -375,6 +380,22 @@ impl ControlPlane {
         *lock(&self.etcd) = Some(self.spawn_etcd());
         let ready = self.until_ready().await;
         ready.unwrap_or_else(|error| panic!("etcd did not start again: {error}"));
+    }
+
+    /// Stops both servers, copies what etcd holds to `to`, and starts them again. A control plane that begins with it
+    /// ([`Options::saved_etcd`]) has the same objects; its admin and its keys are its own.
+    ///
+    /// # Errors
+    /// The copy could not be made.
+    pub async fn save_etcd(&self, to: &Path) -> std::io::Result<()> {
+        self.stop_api_server().await;
+        let etcd = lock(&self.etcd).take().expect("etcd runs");
+        etcd.signal(Signal::TERM);
+        etcd.wait_exit(STOP_WITHIN).await.unwrap_or_else(|error| panic!("{error}"));
+        let copied = copy_dir(&self.path("etcd"), to);
+        *lock(&self.etcd) = Some(self.spawn_etcd());
+        self.start_api_server().await;
+        copied
     }
 
     /// Resident memory of the API server and of etcd, in bytes.
@@ -679,6 +700,21 @@ pub async fn client_of(kubeconfig: &Path) -> Client {
     let parsed = Kubeconfig::read_from(kubeconfig).expect("the kubeconfig can be read");
     let config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await;
     Client::try_from(config.expect("the kubeconfig is complete")).expect("a client can be made")
+}
+
+/// Copies a folder of files and folders.
+fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_dir(&entry.path(), &to)?;
+        } else {
+            std::fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
 }
 
 /// 32 random hex digits.

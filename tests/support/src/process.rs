@@ -514,6 +514,12 @@ impl Child {
         self.status_kib("VmRSS:").map(|kib| kib * 1024)
     }
 
+    /// What of its resident memory is its own (`RssAnon`), neither code nor files, in bytes; none once it has ended.
+    #[must_use]
+    pub fn anonymous_rss_bytes(&self) -> Option<u64> {
+        self.status_kib("RssAnon:").map(|kib| kib * 1024)
+    }
+
     /// The most resident memory it ever had (`VmHWM`), in bytes; none once it has ended.
     #[must_use]
     pub fn peak_rss_bytes(&self) -> Option<u64> {

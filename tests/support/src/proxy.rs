@@ -82,6 +82,8 @@ pub struct Seen {
     pub user_agent: String,
     /// What form the body has.
     pub content_type: String,
+    /// What form the answer shall have.
+    pub accept: String,
     /// When it had been read.
     pub received: Instant,
     /// When it was sent on.
@@ -850,6 +852,7 @@ async fn serve(wire: Arc<Wire>, connection: u64, request: Request<Incoming>) -> 
         body: String::from_utf8_lossy(&body).into_owned(),
         user_agent: text_of(header::USER_AGENT).unwrap_or_default(),
         content_type: text_of(header::CONTENT_TYPE).unwrap_or_default(),
+        accept: text_of(header::ACCEPT).unwrap_or_default(),
         received: Instant::now(),
         forwarded: None,
         answered: None,
