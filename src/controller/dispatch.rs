@@ -231,6 +231,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_check_stands_behind_every_refresh_and_is_told_from_one() {
+        use super::super::shops::CHECKS_FROM;
+        let mut line = Dispatch::new(1000.0);
+        let now = Instant::now();
+        line.push("a", CHECKS_FROM, 1);
+        assert!(!line.waits_before(CHECKS_FROM, now));
+        line.push("a", 4_000_000_000, 2);
+        assert!(line.waits_before(CHECKS_FROM, now));
+        // The same integration: its refresh takes the place of its check.
+        line.push("a", 3, 1);
+        assert_eq!([line.pop(now), line.pop(now), line.pop(now)], [Some(1), Some(2), None]);
+    }
+
+    #[tokio::test]
     async fn a_shorter_pause_does_not_end_a_longer_one() {
         let mut line = Dispatch::new(100.0);
         let now = Instant::now();

@@ -562,3 +562,122 @@ fn shown(shops: Vec<Shop>) -> Vec<CheckedShop> {
     });
     shown.take(MOST_SHOPS).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Condition, ObservedTokenSecret};
+
+    const NOW: i64 = 1_720_000_000;
+
+    fn facts(pair: u8, born_at: Option<i64>) -> TokenFacts {
+        TokenFacts {
+            pair: Digest::from_bytes([pair; 16]),
+            access_expires_at: Some(NOW + 1_000_000),
+            refresh_expires_at: None,
+            born_at,
+            immutable: false,
+            known_spent: false,
+            claim: None,
+        }
+    }
+
+    fn time(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(seconds, 0).unwrap()
+    }
+
+    fn status(ready: ConditionStatus, reason: Reason, expires_at: i64) -> TikTokShopIntegrationStatus {
+        TikTokShopIntegrationStatus {
+            conditions: vec![Condition::new(ConditionType::Ready, ready, reason, "said", None, time(NOW))],
+            access_token_expires_at: Some(time(expires_at)),
+            last_refresh_time: Some(time(NOW - 60)),
+            last_shops_check_time: Some(time(NOW - 60)),
+            observed_token_secret: Some(ObservedTokenSecret {
+                uid: "u".to_owned(),
+                resource_version: "1".to_owned(),
+                tokens_digest: Some(Digest::from_bytes([1; 16]).to_string()),
+            }),
+            ..TikTokShopIntegrationStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_pair_is_settled_once_a_refresh_of_our_own_gave_another_that_is_refused_too() {
+        let mut checks = Checks::default();
+        checks.refused(&facts(1, None), "no", NOW);
+        checks.refused(&facts(1, None), "no", NOW + 10);
+        let first = checks.refused.clone().unwrap();
+        assert!(!first.settled, "the same one refused again is no news");
+        checks.refused(&facts(2, Some(NOW + 20)), "no", NOW + 20);
+        let second = checks.refused.clone().unwrap();
+        assert!(second.settled && second.at == first.at);
+        checks.refused(&facts(3, Some(NOW + 90)), "no", NOW + 90);
+        assert!(checks.refused.clone().unwrap().settled, "however many refreshes follow for other reasons");
+        checks.refused(&facts(4, None), "no", NOW + 99);
+        assert!(!checks.refused.clone().unwrap().settled, "a person's tokens get a refresh of their own");
+        checks.accepted(Digest::from_bytes([4; 16]));
+        assert_eq!(checks.refused, None);
+    }
+
+    #[test]
+    fn a_pair_refused_in_the_second_of_its_birth_is_older_than_its_refusal() {
+        let mut checks = Checks::default();
+        checks.refused(&facts(1, Some(NOW)), "no", NOW);
+        assert_eq!(checks.refused.unwrap().at, NOW + 1);
+    }
+
+    #[test]
+    fn pauses_grow_to_an_hour_and_honour_what_tiktok_asks_for() {
+        let mut checks = Checks::default();
+        let pauses: Vec<i64> = (0..12)
+            .map(|_| {
+                checks.came_to_nothing(NOW, 0);
+                checks.not_before - NOW
+            })
+            .collect();
+        assert_eq!(pauses[..4], [10, 20, 40, 80]);
+        assert_eq!(pauses[11], 3_600);
+        checks.came_to_nothing(NOW, 7_200);
+        assert_eq!(checks.not_before, NOW + 7_200);
+        checks.refreshed();
+        checks.came_to_nothing(NOW, 0);
+        assert_eq!(checks.not_before, NOW + 10);
+    }
+
+    #[test]
+    fn a_status_tells_of_a_refusal_even_where_another_reason_goes_before_it() {
+        let day = 86_400;
+        let of = |ready, reason, expires_at| Checks::from_status(&status(ready, reason, expires_at));
+        let refused = of(ConditionStatus::False, Reason::AccessTokenRejected, NOW + day);
+        assert!(refused.refused.is_some() && refused.checked.is_none());
+        let hidden = of(ConditionStatus::False, Reason::RefreshTokenRejected, NOW + day);
+        assert_eq!(hidden.refused.map(|refused| refused.at), Some(NOW));
+        let expired = of(ConditionStatus::False, Reason::TokenExpired, NOW - 1);
+        assert!(expired.refused.is_none());
+        let well = of(ConditionStatus::True, Reason::TokenValid, NOW + day);
+        assert!(well.refused.is_none() && well.checked == Some(Digest::from_bytes([1; 16])));
+        let lacking = of(ConditionStatus::True, Reason::MissingScope, NOW + day);
+        assert_eq!(lacking.missing_scope.as_deref(), Some("said"));
+        let refreshed_since = TikTokShopIntegrationStatus {
+            last_refresh_time: Some(time(NOW)),
+            ..status(ConditionStatus::True, Reason::TokenValid, NOW + day)
+        };
+        assert_eq!(Checks::from_status(&refreshed_since).checked, None, "after a refresh, it is checked");
+    }
+
+    #[test]
+    fn a_shop_that_comes_twice_or_without_a_cipher_is_no_trouble() {
+        let shop = |id: &str, cipher: Option<&str>| Shop {
+            id: id.to_owned(),
+            name: None,
+            region: None,
+            code: None,
+            seller_type: None,
+            cipher: cipher.and_then(|cipher| crate::tokens::SecretText::new(cipher.to_owned())),
+        };
+        let shops = vec![shop("2", Some("b\"")), shop("1", None), shop("2", Some("b\""))];
+        assert_eq!(&*ciphers_of(&shops), r#"{"2":"b\""}"#);
+        assert_eq!(&*ciphers_of(&[]), "{}");
+        assert_eq!(shown(shops).iter().map(|shop| shop.id.as_str()).collect::<Vec<_>>(), ["2", "1"]);
+    }
+}
