@@ -630,6 +630,7 @@ impl Agenda {
     }
 
     fn add(&mut self, wanted: Wanted, status: TikTokShopIntegrationStatus, created_at: i64, list: u64) -> Id {
+        let checks = wanted.check_shops.then(|| Box::new(Checks::from_status(&status)));
         let key = (Arc::clone(&wanted.namespace), wanted.name.clone());
         let (token_secret, app_secret) = (wanted.token_secret.clone(), wanted.app.secret.clone());
         let handled = status.last_handled_refresh_request.clone();
@@ -637,7 +638,6 @@ impl Agenda {
             failed_with: failed_with(&status, handled.as_deref()),
             error_of: error_of(&status),
             code_failed: None,
-            checks: wanted.check_shops.then(|| Box::new(Checks::from_status(&status))),
             status: Box::new(status),
             namespace: wanted.namespace,
             name: wanted.name,
@@ -668,6 +668,7 @@ impl Agenda {
             last_code: None,
             queued_at: i64::MAX,
             writing_status: false,
+            checks,
             reported: true,
         };
         let id = self.free.pop().unwrap_or_else(|| {
