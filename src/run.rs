@@ -16,7 +16,7 @@ use crate::journal::{Journal, JournalError};
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::settings::{Settings, TokenRequest};
-use crate::tiktok::{ClientBuildError, Endpoint, EndpointError, RequestForm, TokenClient};
+use crate::tiktok::{ClientBuildError, Endpoint, EndpointError, RequestForm, ShopsClient, TokenClient};
 use crate::{random_id, telemetry};
 
 /// Beyond twice the request timeout: time to store what is in flight after SIGTERM. The pod's grace
@@ -104,7 +104,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     // First of all: from here on a SIGTERM is an orderly end, not a death.
     let signals = Signals::listen().map_err(RunError::Runtime)?;
     let metrics = Arc::new(metrics_of(&settings));
-    let (tiktok, authorization) = tiktok_clients(&settings, &metrics)?;
+    let Clients { tiktok, authorization, shops } = tiktok_clients(&settings, &metrics)?;
     let port = Port::open(settings.listen)?;
     let cluster = Cluster::infer().await.map_err(|error| RunError::NoCluster(Box::new(error)))?;
     match cluster.serves_integrations().await {
@@ -136,6 +136,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
         listen = %port.address(),
         endpoint = settings.token_endpoint,
         authorization_endpoint = settings.authorization_endpoint,
+        shops_endpoint = settings.shops_endpoint,
         journal = settings.journal_dir.is_some(),
         leader_election = settings.leader_election.is_some(),
         "started"
@@ -146,6 +147,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
             cluster,
             tiktok,
             authorization,
+            shops,
             journal: journal.clone(),
             left,
             pod,
@@ -180,11 +182,21 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     if lost > 0 { Err(RunError::Lost(lost)) } else { Ok(()) }
 }
 
-/// The clients of the two endpoints: for refreshes, and for exchanges.
-fn tiktok_clients(settings: &Settings, metrics: &Arc<Metrics>) -> Result<(TokenClient, TokenClient), RunError> {
+/// The clients of TikTok's endpoints.
+struct Clients {
+    /// For refreshes.
+    tiktok: TokenClient,
+    /// For exchanges.
+    authorization: TokenClient,
+    /// For the checks of shops.
+    shops: ShopsClient,
+}
+
+fn tiktok_clients(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Clients, RunError> {
     let parse = |flag, text| Endpoint::parse(text).map_err(|problem| RunError::Endpoint { flag, problem });
     let refreshes = parse("--token-endpoint", &settings.token_endpoint)?;
     let exchanges = parse("--authorization-endpoint", &settings.authorization_endpoint)?;
+    let shops = parse("--shops-endpoint", &settings.shops_endpoint)?;
     let form = match settings.token_request {
         TokenRequest::Auto => RequestForm::Auto,
         TokenRequest::Json => RequestForm::Json,
@@ -195,16 +207,24 @@ fn tiktok_clients(settings: &Settings, metrics: &Arc<Metrics>) -> Result<(TokenC
         None => None,
     };
     let user_agent = concat!("tiktok-shop-operator/", env!("CARGO_PKG_VERSION"));
+    let refused = |error| match error {
+        ClientBuildError::NoCertificate | ClientBuildError::BadCertificate => RunError::Certificates(error),
+        error => RunError::Client(error),
+    };
+    let counted = || {
+        let metrics = Arc::clone(metrics);
+        Box::new(move |status, code| metrics.api_request(status, code))
+    };
     let client = |endpoint, form| {
         let client = TokenClient::new(endpoint, form, roots.as_deref(), user_agent, settings.request_timeout);
-        let client = client.map_err(|error| match error {
-            ClientBuildError::NoCertificate | ClientBuildError::BadCertificate => RunError::Certificates(error),
-            error => RunError::Client(error),
-        })?;
-        let metrics = Arc::clone(metrics);
-        Ok::<_, RunError>(client.telling(Box::new(move |status, code| metrics.api_request(status, code))))
+        Ok::<_, RunError>(client.map_err(refused)?.telling(counted()))
     };
-    Ok((client(refreshes, form)?, client(exchanges, RequestForm::Query)?))
+    let shops = ShopsClient::new(shops, roots.as_deref(), user_agent, settings.request_timeout).map_err(refused)?;
+    Ok(Clients {
+        tiktok: client(refreshes, form)?,
+        authorization: client(exchanges, RequestForm::Query)?,
+        shops: shops.telling(counted()),
+    })
 }
 
 fn metrics_of(settings: &Settings) -> Metrics {

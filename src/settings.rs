@@ -33,9 +33,10 @@ const POD_NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/
 const LEASE_NAME: &str = "tiktok-shop-operator";
 
 /// Flags with a default, and that default as a user would write it.
-const DEFAULTS: [(&str, &str); 15] = [
+const DEFAULTS: [(&str, &str); 16] = [
     ("token-endpoint", "https://auth.tiktok-shops.com/api/v2/token/refresh"),
     ("authorization-endpoint", "https://auth.tiktok-shops.com/api/v2/token/get"),
+    ("shops-endpoint", "https://open-api.tiktokglobalshop.com/authorization/202309/shops"),
     ("token-request", "auto"),
     ("request-timeout", "30s"),
     ("refresh-before", "24h"),
@@ -105,6 +106,9 @@ pub struct RunArgs {
     /// Where an authorization code is exchanged for tokens; HTTPS only, but for loopback addresses
     #[arg(long, value_name = "URL")]
     pub authorization_endpoint: Option<Word>,
+    /// Where integrations with spec.checkShops have their shops looked up; HTTPS only, but for loopback addresses
+    #[arg(long, value_name = "URL")]
+    pub shops_endpoint: Option<Word>,
     /// How a refresh is asked for: json, query, or auto (json first, query where the endpoint does not serve it)
     #[arg(long, value_name = "FORM")]
     pub token_request: Option<Word>,
@@ -371,6 +375,8 @@ pub struct Settings {
     pub token_endpoint: String,
     /// Where an authorization code is exchanged, not parsed yet.
     pub authorization_endpoint: String,
+    /// Where shops are looked up, not parsed yet.
+    pub shops_endpoint: String,
     /// How a refresh is asked for.
     pub token_request: TokenRequest,
     /// For one API call, 1 s to 5 min.
@@ -441,6 +447,7 @@ impl Settings {
         Ok(Self {
             token_endpoint: required(read("token-endpoint", &args.token_endpoint)?).text,
             authorization_endpoint: required(read("authorization-endpoint", &args.authorization_endpoint)?).text,
+            shops_endpoint: required(read("shops-endpoint", &args.shops_endpoint)?).text,
             token_request: required(read("token-request", &args.token_request)?).one_of(&[
                 ("auto", TokenRequest::Auto),
                 ("json", TokenRequest::Json),
@@ -795,6 +802,7 @@ mod tests {
         let settings = parse(&[], &[]).unwrap();
         assert_eq!(settings.token_endpoint, "https://auth.tiktok-shops.com/api/v2/token/refresh");
         assert_eq!(settings.authorization_endpoint, "https://auth.tiktok-shops.com/api/v2/token/get");
+        assert_eq!(settings.shops_endpoint, "https://open-api.tiktokglobalshop.com/authorization/202309/shops");
         assert_eq!(settings.token_request, TokenRequest::Auto);
         assert_eq!(settings.request_timeout, Duration::from_secs(30));
         assert_eq!(settings.ca_file, None);
@@ -820,6 +828,7 @@ mod tests {
         let all: &[(&str, &str, &str)] = &[
             ("token-endpoint", "https://a.example", "https://b.example"),
             ("authorization-endpoint", "https://a.example", "https://b.example"),
+            ("shops-endpoint", "https://a.example", "https://b.example"),
             ("token-request", "json", "query"),
             ("request-timeout", "10s", "1m30s"),
             ("ca-file", "/a", "/b"),

@@ -49,6 +49,7 @@ pub fn router(simulator: Arc<Simulator>) -> Router {
         .route("/shops/{id}/authorize", post(authorize))
         .route("/shops/{id}/deauthorize", post(deauthorize))
         .route("/shops/{id}/reauthorize", post(reauthorize))
+        .route("/shops/{id}/kill-access", post(kill_access))
         .route("/faults", get(faults).post(add_fault).delete(clear_faults))
         .route("/faults/{id}", delete(clear_fault))
         .route("/held", get(held))
@@ -300,6 +301,13 @@ async fn reauthorize(State(simulator): Sim, Path(id): Path<String>) -> Answered 
     })
 }
 
+async fn kill_access(State(simulator): Sim, Path(id): Path<String>) -> Answered {
+    on_shop(&simulator, &id, |world, index| {
+        world.kill_access(index);
+        world.shop_view(index)
+    })
+}
+
 fn on_shop(simulator: &Simulator, id: &str, work: impl FnOnce(&mut World, usize) -> Value) -> Answered {
     simulator.update(|world| world.shop_index(id).map(|index| work(world, index))).map(Json).map_err(Failure::not_found)
 }
@@ -511,6 +519,7 @@ struct Wanted {
     presentations: Option<u64>,
     exchanges: Option<u64>,
     code_presentations: Option<u64>,
+    shops_calls: Option<u64>,
     refused: Option<u64>,
     requests: Option<u64>,
     fault: Option<u64>,
@@ -527,6 +536,7 @@ impl FromParams for Wanted {
             presentations: params.value("presentations")?,
             exchanges: params.value("exchanges")?,
             code_presentations: params.value("code_presentations")?,
+            shops_calls: params.value("shops_calls")?,
             refused: params.value("refused")?,
             requests: params.value("requests")?,
             fault: params.value("fault")?,
@@ -561,6 +571,7 @@ async fn wait(State(simulator): Sim, Query(wanted): Query<Wanted>) -> Answered {
             && wanted.presentations.is_none_or(|n| counters.presentations >= n)
             && wanted.exchanges.is_none_or(|n| counters.exchanges >= n)
             && wanted.code_presentations.is_none_or(|n| counters.code_presentations >= n)
+            && wanted.shops_calls.is_none_or(|n| counters.shops_calls >= n)
             && wanted.refused.is_none_or(|n| counters.refused >= n)
             && wanted.requests.is_none_or(|n| requests >= n)
             && (wanted.fault.is_none() || hits.is_some_and(|hits| hits >= wanted.hits.unwrap_or(1)));

@@ -292,7 +292,7 @@ pub struct Scope {
     /// Requests with this app key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_key: Option<String>,
-    /// Requests that present a refresh token or an auth code of this shop, old or new.
+    /// Requests that present a refresh token, an auth code or an access token of this shop, old or new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shop: Option<String>,
     /// Requests that present this refresh token.

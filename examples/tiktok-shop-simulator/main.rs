@@ -22,6 +22,11 @@
 //! authorization, once, and the pair of the authorization before is dead from then on. A code that is
 //! used, expired, withdrawn or unknown gets code 36004004.
 //!
+//! `/authorization/202309/shops`, by `GET` with a signed query and the header `x-tts-access-token`: the
+//! shops that the token is good for, with their ciphers. The signature is verified, the timestamp may be
+//! 5 minutes off. A token that is not the shop's current one, expired or dead gets code 105002; one
+//! without the scope `seller.authorization.info` 105005.
+//!
 //! # Control API
 //!
 //! On the same port, JSON in and out. Errors are `{"error": "…"}` with a status of 400 and more.
@@ -50,13 +55,16 @@
 //! curl $S/shops/shop-1/authorize -d '{"code_life_seconds":1800}'   # the seller authorizes: an auth_code
 //! curl -X POST $S/shops/shop-1/deauthorize       # its codes are dead, too
 //! curl -X POST $S/shops/shop-1/reauthorize       # a new pair; the old one is dead
+//! curl -X POST $S/shops/shop-1/kill-access       # the access token is refused from now on; a refresh gives a new one
+//! curl -X PATCH $S/shops/shop-1 -d '{"granted_scopes":[],"shops":[{"id":"7","name":"A","region":"VN",
+//!   "code":"VNA","seller_type":"LOCAL","cipher":"c"}]}'  # what the shops call answers; default: one shop
 //!
 //! # Settings
 //! curl -X PATCH $S/settings -d '{"forms":"query","rotation":"kill_family","clock_offset_seconds":-30,
 //!   "token_chars":"+/=&%","rate_limit":{"requests_per_second":5,"burst":1,"answer":"http429",
 //!   "retry_after":"http_date"}}'                 # rate_limit: null switches it off
 //!
-//! # Faults. A scope names any of app_key, shop, refresh_token, form, endpoint (refresh, exchange);
+//! # Faults. A scope names any of app_key, shop, refresh_token, form, endpoint (refresh, exchange, shops);
 //! # none is everybody. `times` absent: until cleared. `skip`: that many pass first. A request can
 //! # meet one fault of each of three kinds: a wait before, a wait after, a wrong answer. Of two alike
 //! # the older goes first. An exchange meets them as a refresh does.
@@ -74,7 +82,7 @@
 //! # Waiting. All counts said must be reached; without a shop they are over all. Answers with
 //! # "met": false when the time is up.
 //! curl "$S/wait?shop=shop-1&refreshes=1&timeout_ms=5000"   # also delivered, presentations, refused,
-//!                                                          # exchanges, code_presentations
+//!                                                          # exchanges, code_presentations, shops_calls
 //! curl "$S/wait?requests=10"
 //! curl "$S/wait?fault=1&hits=2"
 //!
@@ -128,6 +136,7 @@ mod errors;
 mod faults;
 mod query;
 mod settings;
+mod shops_api;
 mod token_api;
 mod tokens;
 mod witness;
@@ -150,6 +159,9 @@ use world::Simulator;
 const REFRESH_PATH: &str = "/api/v2/token/refresh";
 /// Where auth codes are exchanged for tokens.
 const EXCHANGE_PATH: &str = "/api/v2/token/get";
+
+/// Where the shops of an access token are named.
+const SHOPS_PATH: &str = "/authorization/202309/shops";
 
 /// A simulator of TikTok Shop's token API, for tests and demos.
 ///
@@ -255,12 +267,12 @@ fn prepare(args: &Args) -> Result<Simulator, String> {
 }
 
 /// The platform's endpoints, and the control API beside them. An endpoint of the platform that is
-/// added (calls that carry an access token) gets its route here, its handler beside
-/// `token_api::refresh`, and its rules in `World`.
+/// added gets its route here, its handler beside `token_api::refresh`, and its rules in `World`.
 fn router(simulator: Arc<Simulator>) -> Router {
     let platform = Router::new()
         .route(REFRESH_PATH, any(token_api::refresh))
         .route(EXCHANGE_PATH, any(token_api::exchange))
+        .route(SHOPS_PATH, any(token_api::shops))
         .fallback(token_api::elsewhere)
         .with_state(simulator.clone());
     platform.merge(control::router(simulator))

@@ -42,6 +42,11 @@ impl Params {
             .transpose()
     }
 
+    /// All that were not taken out yet.
+    pub fn rest(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+
     /// Ends the reading.
     ///
     /// # Errors

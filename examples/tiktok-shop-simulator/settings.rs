@@ -12,6 +12,8 @@ pub enum Endpoint {
     Refresh,
     /// An auth code buys the first pair. Served as a query alone, whatever the forms.
     Exchange,
+    /// An access token asks for its shops, in a signed query.
+    Shops,
 }
 
 /// A wire form of the token request.

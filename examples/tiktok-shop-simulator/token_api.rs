@@ -1,4 +1,4 @@
-//! The token endpoints, as a client meets them.
+//! The endpoints, as a client meets them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,15 @@ use super::errors;
 use super::faults::{Action, DropPoint, Point};
 use super::query::Params;
 use super::settings::{Endpoint, Form, RateLimitAnswer};
+use super::shops_api::SignedCall;
 use super::witness::{AnswerState, LogEntry, Millis, Outcome};
 use super::world::{Arrival, Gate, Held, Incoming, PresentationId, Release, Simulator, Verdict, World};
 
 /// The largest request that is read: a hundred times an honest one.
 const REQUEST_LIMIT: usize = 64 * 1024;
+
+/// Carries the access token of a signed call.
+const ACCESS_TOKEN: header::HeaderName = header::HeaderName::from_static("x-tts-access-token");
 
 /// What leaves the simulator in the end.
 enum Reply {
@@ -63,6 +67,18 @@ pub async fn exchange(
     take(simulator, wire, Endpoint::Exchange, request).await
 }
 
+/// `/authorization/202309/shops`, by `GET` alone.
+pub async fn shops(
+    State(simulator): State<Arc<Simulator>>,
+    ConnectInfo(wire): ConnectInfo<Wire>,
+    request: Request,
+) -> Response {
+    if request.method() != Method::GET {
+        return elsewhere(State(simulator), ConnectInfo(wire), request).await;
+    }
+    take(simulator, wire, Endpoint::Shops, request).await
+}
+
 async fn take(simulator: Arc<Simulator>, wire: Wire, endpoint: Endpoint, request: Request) -> Response {
     let incoming = read(endpoint, request).await;
     // On its own task: a client that hangs up does not stop a server in the middle of a refresh,
@@ -81,7 +97,7 @@ pub async fn elsewhere(
     ConnectInfo(wire): ConnectInfo<Wire>,
     request: Request,
 ) -> Response {
-    let known_path = [super::REFRESH_PATH, super::EXCHANGE_PATH].contains(&request.uri().path());
+    let known_path = [super::REFRESH_PATH, super::EXCHANGE_PATH, super::SHOPS_PATH].contains(&request.uri().path());
     let answer = if known_path {
         Answer::plain(405, "405 method not allowed\n")
     } else {
@@ -216,7 +232,7 @@ async fn wait(
 async fn hold(simulator: &Arc<Simulator>, wire: &Wire, incoming: &Incoming, arrival: &Arrival, point: Point) -> Waited {
     let (release, released) = oneshot::channel();
     simulator.update(|world| {
-        let shop = arrival.presentation.map(|id| world.shop_id(id));
+        let shop = arrival.shop.map(|index| world.shop_id(index));
         world.hold(Held {
             point,
             request: arrival.number,
@@ -256,6 +272,7 @@ async fn read(endpoint: Endpoint, request: Request) -> Incoming {
         refresh_token: None,
         auth_code: None,
         grant_type: None,
+        signed: SignedCall { access_token: header_text(request.headers(), &ACCESS_TOKEN), ..SignedCall::default() },
         unreadable: None,
     };
     let mut parameters = match form {
@@ -265,11 +282,15 @@ async fn read(endpoint: Endpoint, request: Request) -> Incoming {
     match &mut parameters {
         Err(why) => incoming.unreadable = Some(std::mem::take(why)),
         Ok(parameters) => {
+            if let (Endpoint::Shops, Parameters::Query(query)) = (endpoint, &*parameters) {
+                incoming.signed.query.clone_from(query.rest());
+            }
             incoming.entry.app_key = parameters.take("app_key");
             incoming.app_secret = parameters.take("app_secret");
             match endpoint {
                 Endpoint::Refresh => incoming.refresh_token = parameters.take("refresh_token"),
                 Endpoint::Exchange => incoming.auth_code = parameters.take("auth_code"),
+                Endpoint::Shops => {}
             }
             incoming.grant_type = parameters.take("grant_type");
         }

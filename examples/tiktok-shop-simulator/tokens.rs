@@ -15,6 +15,8 @@ pub enum Kind {
     Refresh,
     /// What a seller's authorization gives, and what buys the first pair.
     Code,
+    /// What later calls name a shop by.
+    Cipher,
 }
 
 impl Kind {
@@ -23,6 +25,7 @@ impl Kind {
             Self::Access => "TTP_sim_at_",
             Self::Refresh => "TTP_sim_rt_",
             Self::Code => "TTP_sim_ac_",
+            Self::Cipher => "TTP_sim_sc_",
         }
     }
 }

@@ -43,6 +43,8 @@ pub enum Outcome {
     Refreshed,
     /// The auth code gave its pair, whatever was answered.
     Exchanged,
+    /// The shops of an access token were named.
+    Listed,
     /// It was processed, and refused.
     Refused,
     /// Over the rate limit; not processed.
@@ -161,6 +163,10 @@ pub struct Totals {
     pub exchanges_delivered: u64,
     /// The others whose answer is settled: no client can know the pair.
     pub exchanges_undelivered: u64,
+    /// Calls for shops that were served.
+    pub listed: u64,
+    /// Calls for shops with an access token of ours, well or badly.
+    pub shops_calls: u64,
     /// Processed and refused.
     pub refused: u64,
     /// Over the rate limit.
@@ -239,6 +245,7 @@ impl Ledger {
             Outcome::Pending => {}
             Outcome::Refreshed => totals.refreshes += 1,
             Outcome::Exchanged => totals.exchanges += 1,
+            Outcome::Listed => totals.listed += 1,
             Outcome::Refused => totals.refused += 1,
             Outcome::RateLimited => totals.rate_limited += 1,
             Outcome::FormNotServed => totals.form_not_served += 1,

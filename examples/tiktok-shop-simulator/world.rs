@@ -17,6 +17,7 @@ use super::connection::Wire;
 use super::errors;
 use super::faults::{Faults, Plan, Point, Subject};
 use super::settings::{Endpoint, Form, RateLimit, Rotation, Settings, present};
+use super::shops_api::SignedCall;
 use super::tokens::{self, Kind, Mint};
 use super::witness::{AnswerState, Ledger, LogEntry, Millis, Outcome, Presentation, Stranger};
 
@@ -61,6 +62,8 @@ pub struct Profile {
     seller_base_region: Option<String>,
     /// Default: two scopes of a seller.
     granted_scopes: Option<Vec<String>>,
+    /// What the shops call answers. Default: one shop of a made-up id.
+    shops: Option<Vec<Value>>,
     /// Special characters in its tokens; default: the simulator's.
     token_chars: Option<String>,
     /// Fields that TikTok leaves out of this shop's `data`.
@@ -114,6 +117,8 @@ pub struct ShopPatch {
     #[allow(clippy::option_option, reason = "null is a value of its own here")]
     seller_name: Option<Option<String>>,
     omit_fields: Option<Vec<String>>,
+    granted_scopes: Option<Vec<String>>,
+    shops: Option<Vec<Value>>,
 }
 
 /// Lifetimes for the next refreshes of a shop.
@@ -199,6 +204,8 @@ struct Shop {
     app_key: Arc<str>,
     profile: Arc<Profile>,
     deauthorized: bool,
+    // Access tokens up to this serial number are dead.
+    dead_access: u32,
     // Never empty: a shop is created with its first pair.
     pairs: Vec<Pair>,
     // By serial number, counted from 1.
@@ -223,6 +230,8 @@ pub struct Counters {
     pub code_presentations: u64,
     /// Times that one of either was processed and refused.
     pub refused: u64,
+    /// Calls for shops with an access token of it.
+    pub shops_calls: u64,
 }
 
 /// What was presented, by its place.
@@ -257,6 +266,8 @@ pub struct Incoming {
     pub auth_code: Option<String>,
     /// See above.
     pub grant_type: Option<String>,
+    /// What a signed call carries.
+    pub signed: SignedCall,
     /// Why it could not be read, if it could not.
     pub unreadable: Option<String>,
 }
@@ -284,6 +295,8 @@ pub struct Arrival {
     pub number: u64,
     /// Where it is recorded, if it presents a token or a code of ours.
     pub presentation: Option<PresentationId>,
+    /// Whose token or code it presents.
+    pub shop: Option<usize>,
     /// Whether it may be processed.
     pub gate: Gate,
     /// The faults that it meets.
@@ -553,6 +566,7 @@ impl World {
             app_key,
             profile: profile.clone(),
             deauthorized: false,
+            dead_access: 0,
             pairs: Vec::new(),
             tokens: Vec::new(),
             codes: Vec::new(),
@@ -586,9 +600,9 @@ impl World {
         self.by_id.get(id).copied().ok_or_else(|| format!("there is no shop {id}"))
     }
 
-    /// The id of the shop whose token or code was presented.
-    pub fn shop_id(&self, presented: PresentationId) -> String {
-        self.shops[presented.shop].id.clone()
+    /// The id of a shop.
+    pub fn shop_id(&self, index: usize) -> String {
+        self.shops[index].id.clone()
     }
 
     /// How many shops there are.
@@ -646,6 +660,8 @@ impl World {
         if let Some(fields) = patch.omit_fields {
             profile.omit_fields = fields;
         }
+        profile.granted_scopes = patch.granted_scopes.or(profile.granted_scopes.take());
+        profile.shops = patch.shops.or(profile.shops.take());
     }
 
     /// Sets the lifetimes that the next refreshes of a shop will give.
@@ -667,6 +683,46 @@ impl World {
     /// The seller authorizes anew: a new pair, the old one is dead.
     pub fn reauthorize(&mut self, index: usize) {
         self.replace(index, &NextLives::default());
+    }
+
+    /// The current access token dies, and nothing else does.
+    pub fn kill_access(&mut self, index: usize) {
+        let shop = &mut self.shops[index];
+        shop.dead_access = shop.current().access;
+    }
+
+    /// Is it the shop's current access token, alive, and does it belong to this app?
+    pub fn access_token_works(&self, index: usize, serial: u32, app_key: &str) -> bool {
+        let shop = &self.shops[index];
+        let pair = shop.current();
+        let is_alive =
+            pair.access == serial && serial > shop.dead_access && pair.access_expires_at > self.now().seconds();
+        is_alive && !shop.deauthorized && *shop.app_key == *app_key
+    }
+
+    /// The scopes of a shop, where they are not the default ones.
+    pub fn scopes(&self, index: usize) -> Option<&[String]> {
+        self.shops[index].profile.granted_scopes.as_deref()
+    }
+
+    /// The secret of an app.
+    pub fn app_secret(&self, app_key: &str) -> Option<&str> {
+        self.apps.get(app_key).map(|app| app.secret.as_str())
+    }
+
+    /// What the shops call answers.
+    pub fn seller_shops(&self, index: usize) -> Vec<Value> {
+        let shop = &self.shops[index];
+        shop.profile.shops.clone().unwrap_or_else(|| {
+            vec![json!({
+                "id": format!("sim_shop_{}", shop.id),
+                "name": format!("Simulated shop {}", shop.id),
+                "region": shop.profile.seller_base_region.as_deref().unwrap_or("GB"),
+                "code": format!("SIM{}", shop.id),
+                "seller_type": "LOCAL",
+                "cipher": shop.value(&self.mint, Kind::Cipher, 1),
+            })]
+        })
     }
 
     fn replace(&mut self, index: usize, lives: &NextLives) {
@@ -714,6 +770,7 @@ impl World {
             exchanges: totals.exchanges,
             code_presentations: totals.code_presentations,
             refused: totals.refused,
+            shops_calls: totals.shops_calls,
         }
     }
 
@@ -726,14 +783,22 @@ impl World {
         let presented = match incoming.endpoint {
             Endpoint::Refresh => incoming.refresh_token.as_deref(),
             Endpoint::Exchange => incoming.auth_code.as_deref(),
+            Endpoint::Shops => None,
         };
         let found = presented.and_then(|value| self.find(incoming.endpoint, value));
+        let caller = incoming.signed.access_token.as_deref().filter(|_| incoming.endpoint == Endpoint::Shops);
+        let caller = caller.and_then(|value| self.shop_of_access_token(value));
+        let whose = found.map(|(shop, _)| shop).or(caller);
+        if let Some(shop) = caller {
+            self.shops[shop].counters.shops_calls += 1;
+            self.ledger.totals.shops_calls += 1;
+        }
         let app_key = incoming.entry.app_key.as_deref();
         let gate = self.gate(incoming, app_key);
         let plan = if gate == Gate::Open {
             self.faults.plan(Subject {
                 app_key,
-                shop: found.map(|(shop, _)| self.shops[shop].id.as_str()),
+                shop: whose.map(|shop| self.shops[shop].id.as_str()),
                 refresh_token: incoming.refresh_token.as_deref(),
                 form: incoming.form,
                 endpoint: incoming.endpoint,
@@ -744,7 +809,7 @@ impl World {
         let mut entry = incoming.entry.clone();
         entry.at = now;
         entry.faults.clone_from(&plan.faults);
-        entry.shop = found.map(|(shop, _)| self.shops[shop].id.clone());
+        entry.shop = whose.map(|shop| self.shops[shop].id.clone());
         let number = self.ledger.arrived(entry);
         let presentation = found.map(|(shop, what)| {
             let presentations = self.shops[shop].presentations(what);
@@ -779,7 +844,7 @@ impl World {
         if let (None, Some(value)) = (presentation, presented) {
             self.ledger.stranger(Stranger { request: number, at: now, value: value.to_owned() });
         }
-        Arrival { number, presentation, gate, plan }
+        Arrival { number, presentation, shop: whose, gate, plan }
     }
 
     fn gate(&mut self, incoming: &Incoming, app_key: Option<&str>) -> Gate {
@@ -806,6 +871,7 @@ impl World {
             self.accuse_if_spent(id);
         }
         let verdict = match self.examine(arrival.presentation, incoming) {
+            _ if incoming.endpoint == Endpoint::Shops => self.list_shops(incoming),
             Err((code, message)) => Verdict::Refused { code, message },
             Ok(id) => {
                 // The first pair of an authorization has a refresh token, whatever a refresh answers.
@@ -822,6 +888,7 @@ impl World {
         let outcome = match (&verdict, incoming.endpoint) {
             (Verdict::Served { .. }, Endpoint::Refresh) if rotate => Outcome::Refreshed,
             (Verdict::Served { .. }, Endpoint::Exchange) if rotate => Outcome::Exchanged,
+            (Verdict::Served { .. }, Endpoint::Shops) => Outcome::Listed,
             (Verdict::Served { .. }, _) => Outcome::Faulted,
             (Verdict::Refused { .. }, _) => Outcome::Refused,
         };
@@ -839,6 +906,7 @@ impl World {
         let (grant_type, name, value, unknown) = match incoming.endpoint {
             Endpoint::Refresh => ("refresh_token", "refresh_token", &incoming.refresh_token, errors::NO_AUTH_RECORD),
             Endpoint::Exchange => ("authorized_code", "auth_code", &incoming.auth_code, errors::INVALID_AUTH_CODE),
+            Endpoint::Shops => return Err(bad("this endpoint takes no refresh token and no auth code")),
         };
         let no_record = || (unknown, errors::message(unknown).to_owned());
         if let Some(why) = &incoming.unreadable {
@@ -994,16 +1062,23 @@ impl World {
         let kind = match endpoint {
             Endpoint::Refresh => Kind::Refresh,
             Endpoint::Exchange => Kind::Code,
+            Endpoint::Shops => return None,
         };
-        let (id, serial) = tokens::claimed_by(kind, value)?;
-        let index = *self.by_id.get(id)?;
+        let (index, serial) = self.find_value(kind, value)?;
         let shop = &self.shops[index];
         let place = usize::try_from(serial).ok()?.checked_sub(1)?;
         let (count, what) = match endpoint {
-            Endpoint::Refresh => (shop.tokens.len(), Credential::Token(place)),
             Endpoint::Exchange => (shop.codes.len(), Credential::Code(place)),
+            _ => (shop.tokens.len(), Credential::Token(place)),
         };
-        (place < count && shop.value(&self.mint, kind, serial) == value).then_some((index, what))
+        (place < count).then_some((index, what))
+    }
+
+    /// The shop and the serial number that a value of this kind was made for.
+    pub fn find_value(&self, kind: Kind, value: &str) -> Option<(usize, u32)> {
+        let (id, serial) = tokens::claimed_by(kind, value)?;
+        let index = *self.by_id.get(id)?;
+        (self.shops[index].value(&self.mint, kind, serial) == value).then_some((index, serial))
     }
 
     fn accuse_if_spent(&mut self, id: PresentationId) {
@@ -1292,6 +1367,7 @@ mod tests {
             refresh_token: Some(refresh_token.into()),
             auth_code: None,
             grant_type: Some("refresh_token".into()),
+            signed: SignedCall::default(),
             unreadable: None,
         }
     }

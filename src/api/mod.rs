@@ -26,4 +26,6 @@ pub use spec::{
     REFRESH_BEFORE_MIN, RefreshBefore, Region, RolloutRestartTarget, TikTokShopIntegration, TikTokShopIntegrationSpec,
     TokenSecretKeys, TokenSecretRef, WorkloadKind,
 };
-pub use status::{LastError, ObservedTokenSecret, RolloutRestart, Seller, TikTokShopIntegrationStatus, merge_patch};
+pub use status::{
+    CheckedShop, LastError, ObservedTokenSecret, RolloutRestart, Seller, TikTokShopIntegrationStatus, merge_patch,
+};

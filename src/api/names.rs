@@ -63,6 +63,9 @@ pub const DEFAULT_REFRESH_TOKEN_EXPIRE_IN_KEY: &str = "refresh_token_expire_in";
 /// Default key of an authorization code in the token Secret: the name of TikTok's parameter.
 pub const DEFAULT_AUTH_CODE_KEY: &str = "auth_code";
 
+/// Key of the shops' ciphers in the token Secret, with `spec.checkShops`: a JSON object from shop id to cipher.
+pub const SHOP_CIPHERS_KEY: &str = "shop_ciphers";
+
 /// The prefix of every annotation.
 pub const PREFIX: &str = "tiktokshop.dev/";
 

@@ -78,8 +78,12 @@ reasons! {
     OutcomeUnknown,
     /// The access token has expired.
     TokenExpired,
+    /// TikTok Shop refuses the access token although it has not expired; a new one was refused, too, or is on its way.
+    AccessTokenRejected,
     /// Refreshes have failed since the last success; the condition `Refreshed` says how.
     RefreshFailing,
+    /// The access token is valid, but lacks the scope that spec.checkShops needs.
+    MissingScope,
     /// The access token is present and unexpired.
     TokenValid,
     /// The last refresh succeeded.
@@ -138,7 +142,9 @@ impl Reason {
     /// Wider than [`Reason::stalls`]: what is missing may be about to be applied, but somebody must apply it.
     #[must_use]
     pub const fn needs_a_person(self) -> bool {
-        self.is_about_secrets() || self.stalls() || matches!(self, Self::PersistFailed)
+        self.is_about_secrets()
+            || self.stalls()
+            || matches!(self, Self::PersistFailed | Self::AccessTokenRejected | Self::MissingScope)
     }
 
     /// The section of the documentation that says what to do about it.
@@ -196,10 +202,10 @@ mod tests {
 
     #[test]
     fn a_word_of_another_version_is_an_error_and_no_panic() {
-        assert_eq!("MissingScope".parse::<Reason>(), Err(UnknownReason));
+        assert_eq!("NoSuchReason".parse::<Reason>(), Err(UnknownReason));
         assert_eq!("tokenvalid".parse::<Reason>(), Err(UnknownReason));
         assert_eq!("".parse::<Reason>(), Err(UnknownReason));
-        assert!(serde_json::from_str::<Reason>("\"MissingScope\"").is_err());
+        assert!(serde_json::from_str::<Reason>("\"NoSuchReason\"").is_err());
     }
 
     #[test]
@@ -230,7 +236,9 @@ mod tests {
                 "PersistFailed",
                 "OutcomeUnknown",
                 "TokenExpired",
+                "AccessTokenRejected",
                 "RefreshFailing",
+                "MissingScope",
                 "TokenValid",
                 "Refreshed",
                 "NotAttempted",
@@ -263,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_is_needed_for_secrets_new_authorizations_the_app_and_what_cannot_be_stored() {
+    fn a_person_is_needed_for_secrets_new_authorizations_the_app_scopes_and_what_cannot_be_stored() {
         let needing: Vec<_> = Reason::ALL.iter().filter(|reason| reason.needs_a_person()).map(|r| r.as_str()).collect();
         assert_eq!(
             needing,
@@ -281,6 +289,8 @@ mod tests {
                 "AppCredentialsRejected",
                 "IpNotAllowed",
                 "PersistFailed",
+                "AccessTokenRejected",
+                "MissingScope",
             ]
         );
         assert!(Reason::ALL.iter().all(|reason| !reason.stalls() || reason.needs_a_person()));

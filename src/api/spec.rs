@@ -69,6 +69,16 @@ const NO_CLASH_RULE: &str = "self.appCredentialsSecretRef.name != self.tokenSecr
 const NO_CLASH_MESSAGE: &str = "tokenSecretRef.keys must not name a key of appCredentialsSecretRef.keys where both \
      references name one Secret: a refresh would overwrite the app's credentials";
 
+/// The ciphers would be written over a token, or over the app's credentials.
+const NO_CIPHER_CLASH_RULE: &str = "!self.checkShops || !('shop_ciphers' in [self.tokenSecretRef.keys.accessToken, \
+     self.tokenSecretRef.keys.accessTokenExpireIn, self.tokenSecretRef.keys.refreshToken, \
+     self.tokenSecretRef.keys.refreshTokenExpireIn, self.tokenSecretRef.keys.authCode] + \
+     (self.appCredentialsSecretRef.name == self.tokenSecretRef.name ? \
+     [self.appCredentialsSecretRef.keys.appKey, self.appCredentialsSecretRef.keys.appSecret] : []))";
+
+const NO_CIPHER_CLASH_MESSAGE: &str = "checkShops writes the key shop_ciphers of the token Secret: give the value that \
+     stands there another key";
+
 /// What an integration of one shop asks for: which Secrets hold the app's credentials and the shop's tokens, and how
 /// long before its expiry the access token is refreshed.
 //
@@ -160,6 +170,10 @@ const NO_CLASH_MESSAGE: &str = "tokenSecretRef.keys must not name a key of appCr
     "rule": NO_CLASH_RULE,
     "message": NO_CLASH_MESSAGE,
     "fieldPath": ".tokenSecretRef.keys",
+}, {
+    "rule": NO_CIPHER_CLASH_RULE,
+    "message": NO_CIPHER_CLASH_MESSAGE,
+    "fieldPath": ".checkShops",
 }]))]
 pub struct TikTokShopIntegrationSpec {
     /// The team that the shop belongs to, for people and for selecting: kubectl get ttsi --field-selector
@@ -217,6 +231,14 @@ pub struct TikTokShopIntegrationSpec {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"])
     )]
     pub rollout_restart_targets: Vec<RolloutRestartTarget>,
+
+    /// Whether the operator proves that the access token works: after each refresh and once a day it asks TikTok for the
+    /// shops that the token is good for. They stand in status.shops, and their ciphers in the token Secret under
+    /// shop_ciphers, a JSON object from shop id to cipher. A token that TikTok refuses is refreshed, once.
+    ///
+    /// The app needs the scope seller.authorization.info. Defaults to false.
+    #[serde(default)]
+    pub check_shops: bool,
 }
 
 impl TikTokShopIntegrationSpec {
@@ -490,6 +512,7 @@ mod tests {
             serde_json::to_value(&spec).unwrap(),
             json!({
                 "suspend": false,
+                "checkShops": false,
                 "appCredentialsSecretRef": {
                     "name": "tiktok-app",
                     "keys": {"appKey": "app_key", "appSecret": "app_secret"},

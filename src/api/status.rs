@@ -84,6 +84,16 @@ pub struct TikTokShopIntegrationStatus {
     /// The restarts of spec.rolloutRestartTargets. There while the spec has any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout_restart: Option<RolloutRestart>,
+
+    /// The shops that the access token is good for, as TikTok named them last; at most 100. Only with spec.checkShops.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shops: Vec<CheckedShop>,
+
+    /// When TikTok last accepted the access token in a check of the shops, which is made after each refresh and once a
+    /// day. Only with spec.checkShops.
+    #[serde(with = "timestamp::optional", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub last_shops_check_time: Option<DateTime<Utc>>,
 }
 
 impl TikTokShopIntegrationStatus {
@@ -173,6 +183,30 @@ pub struct RolloutRestart {
     pub restarted_at: Option<String>,
 }
 
+/// A shop that the access token is good for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckedShop {
+    /// TikTok's id of the shop, under which its cipher stands in the token Secret's key shop_ciphers.
+    pub id: String,
+
+    /// The name of the shop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+
+    /// Where the shop sells. Example: VN
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+
+    /// TikTok's code of the shop, which sellers see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+
+    /// TikTok's word for the kind of seller. Example: CROSS_BORDER
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seller_type: Option<String>,
+}
+
 /// The fields of an object that a status may lack, under the object's own field (none for the status itself).
 ///
 /// A test holds them to the schema.
@@ -194,6 +228,8 @@ const OPTIONAL_FIELDS: [(Option<&str>, &[&str]); 5] = [
             "observedTokenSecret",
             "seller",
             "rolloutRestart",
+            "shops",
+            "lastShopsCheckTime",
         ],
     ),
     (Some("lastError"), &["code", "requestId"]),
@@ -280,6 +316,14 @@ mod tests {
                 user_type: Some(0),
             }),
             rollout_restart: Some(RolloutRestart { restarted_at: Some("2025-01-15T14:30:25.000007Z".to_owned()) }),
+            shops: vec![CheckedShop {
+                id: "7".to_owned(),
+                name: Some("Shop".to_owned()),
+                region: Some("VN".to_owned()),
+                code: Some("C".to_owned()),
+                seller_type: Some("LOCAL".to_owned()),
+            }],
+            last_shops_check_time: Some(time(1_736_951_425)),
         }
     }
 
@@ -320,9 +364,9 @@ mod tests {
     #[test]
     fn a_reason_and_fields_of_a_newer_version_do_not_lose_the_status() {
         let status: TikTokShopIntegrationStatus = serde_json::from_value(json!({
-            "shops": [],
+            "sellers": [],
             "lastHandledRefreshRequest": "7",
-            "lastError": {"reason": "MissingScope", "message": "", "time": "2025-01-15T14:30:25.5+00:00"},
+            "lastError": {"reason": "NoSuchReason", "message": "", "time": "2025-01-15T14:30:25.5+00:00"},
         }))
         .unwrap();
         assert_eq!(status.last_handled_refresh_request.as_deref(), Some("7"));

@@ -97,6 +97,10 @@ event_kinds! {
     TokensReplaced: Warning,
     /// Something that uses the tokens could not be restarted after a refresh.
     RolloutRestartFailed: Warning,
+    /// TikTok refuses an access token that has not expired.
+    AccessTokenRejected: Warning,
+    /// The access token works, and lacks the scope that the check of shops needs.
+    MissingScope: Warning,
     /// A value in a Secret or annotation can't be used.
     InvalidValue: Warning,
 }

@@ -10,7 +10,8 @@ use zeroize::Zeroizing;
 
 use super::{ApiError, Cluster, merge_patch, wiped_body};
 use crate::api::names::{
-    FIELD_MANAGER, HANDLED_REFRESH_REQUEST, REFRESH_ATTEMPT, REFRESHED_AT, REFRESHED_FROM, SPENT_TOKENS, TOKENS_DIGEST,
+    FIELD_MANAGER, HANDLED_REFRESH_REQUEST, REFRESH_ATTEMPT, REFRESHED_AT, REFRESHED_FROM, SHOP_CIPHERS_KEY,
+    SPENT_TOKENS, TOKENS_DIGEST,
 };
 use crate::tokens::{Digest, LATEST, SecretData, SecretText, SpentTokens, TokenKeyNames, TokenValues, encode};
 
@@ -245,6 +246,7 @@ struct Patch<'a> {
 #[serde(rename_all = "camelCase")]
 struct PatchMetadata<'a> {
     resource_version: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: BTreeMap<&'static str, Option<&'a str>>,
 }
 
@@ -336,6 +338,22 @@ impl Cluster {
         let patch =
             Patch { metadata: PatchMetadata { resource_version: version.as_str(), annotations }, data: Some(data) };
         self.patch_secret(namespace, name, &patch, rehearse).await
+    }
+
+    /// Writes the shops' ciphers, and nothing else, on condition of a version.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn write_ciphers(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: &Version,
+        ciphers: &str,
+    ) -> Result<Secret, ApiError> {
+        let data = BTreeMap::from([(SHOP_CIPHERS_KEY, Some(EncodedValue(encode(ciphers))))]);
+        let metadata = PatchMetadata { resource_version: version.as_str(), annotations: BTreeMap::new() };
+        self.patch_secret(namespace, name, &Patch { metadata, data: Some(data) }, false).await
     }
 
     async fn patch_secret(

@@ -106,6 +106,7 @@ impl Controller {
             entry.busy = Busy::Refreshing;
         }
         drop(agenda);
+        self.abandon_check(id);
         self.start(job, Some(credentials.app_key.as_str().into()), Some(began_with));
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use kube::Resource as _;
 
 use super::rollout::Rollout;
+use super::shops::Checks;
 use crate::api::names::{MAX_REFRESH_REQUEST_BYTES, REFRESH_REQUESTED_AT};
 use crate::api::{ConditionType, LastError, Reason, RefreshBefore, RolloutRestartTarget, TikTokShopIntegrationStatus};
 use crate::cluster::{Regarding, Version, WatchedIntegration};
@@ -107,6 +108,14 @@ impl Known {
         match self {
             Self::Missing(lacking) => Some((&lacking.uid, &lacking.version)),
             Self::Held(held) => Some((&held.uid, &held.version)),
+            Self::Unread | Self::NotFound | Self::Forbidden(_) => None,
+        }
+    }
+
+    pub(super) fn version_mut(&mut self) -> Option<&mut Version> {
+        match self {
+            Self::Missing(lacking) => Some(&mut lacking.version),
+            Self::Held(held) => Some(&mut held.version),
             Self::Unread | Self::NotFound | Self::Forbidden(_) => None,
         }
     }
@@ -283,6 +292,8 @@ pub(super) struct Entry {
     pub queued_at: i64,
     /// Is a status write in line or under way?
     pub writing_status: bool,
+    /// What is known of the checks of its shops, where it asks for them.
+    pub checks: Option<Box<Checks>>,
     /// Is `status` as `report` made it? What an outcome has only begun to change is not written.
     pub reported: bool,
 }
@@ -394,6 +405,7 @@ struct Wanted {
     token_keys: Arc<TokenKeyNames>,
     app: AppRef,
     targets: Vec<RolloutRestartTarget>,
+    check_shops: bool,
     served_status: u64,
 }
 
@@ -560,6 +572,7 @@ impl Agenda {
                 keys: intern(&mut self.app_keys, app_keys),
             },
             targets: spec.rollout_restart_targets.clone(),
+            check_shops: spec.check_shops,
             served_status: fingerprint(object.status.as_ref()),
             namespace,
         })
@@ -590,6 +603,7 @@ impl Agenda {
             let handled = status.last_handled_refresh_request.clone();
             entry.failed_with = failed_with(&status, handled.as_deref());
             entry.error_of = error_of(&status);
+            entry.checks = None;
             entry.set_status(status);
         }
         // While it was suspended, the status told less than all.
@@ -602,6 +616,11 @@ impl Agenda {
         entry.generation = wanted.generation;
         entry.request = wanted.request;
         entry.team = wanted.team;
+        entry.checks = match entry.checks.take() {
+            _ if !wanted.check_shops => None,
+            None => Some(Box::new(Checks::from_status(&entry.status))),
+            checks => checks,
+        };
         entry.suspended = wanted.suspended;
         entry.refresh_before = wanted.refresh_before;
         entry.token_secret = wanted.token_secret;
@@ -617,6 +636,7 @@ impl Agenda {
     }
 
     fn add(&mut self, wanted: Wanted, status: TikTokShopIntegrationStatus, created_at: i64, list: u64) -> Id {
+        let checks = wanted.check_shops.then(|| Box::new(Checks::from_status(&status)));
         let key = (Arc::clone(&wanted.namespace), wanted.name.clone());
         let (token_secret, app_secret) = (wanted.token_secret.clone(), wanted.app.secret.clone());
         let handled = status.last_handled_refresh_request.clone();
@@ -655,6 +675,7 @@ impl Agenda {
             last_code: None,
             queued_at: i64::MAX,
             writing_status: false,
+            checks,
             reported: true,
         };
         let id = self.free.pop().unwrap_or_else(|| {

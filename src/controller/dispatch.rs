@@ -1,5 +1,6 @@
 //! Which refresh starts next: the soonest expiry first, within each app key's rate limit, with a
-//! pause for everyone on that app key when TikTok says that there were too many requests.
+//! pause for everyone on that app key when TikTok says that there were too many requests. Checks of shops stand in the
+//! same line, behind all refreshes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU32;
@@ -104,6 +105,12 @@ impl Dispatch {
             }
         }
         None
+    }
+
+    /// Does anything before this priority wait where it may start, as far as pauses are concerned?
+    pub(super) fn waits_before(&mut self, priority: i64, now: Instant) -> bool {
+        self.unblock(now);
+        self.heads.first().is_some_and(|(first, _)| *first < priority)
     }
 
     /// When a refresh that waits for a permit may start.
@@ -221,6 +228,20 @@ mod tests {
         assert_eq!(line.pop(now), None);
         assert_eq!(line.pop(now + Duration::from_secs(7)), Some(1));
         assert_eq!(line.paused_until("a"), None);
+    }
+
+    #[tokio::test]
+    async fn a_check_stands_behind_every_refresh_and_is_told_from_one() {
+        use super::super::shops::CHECKS_FROM;
+        let mut line = Dispatch::new(1000.0);
+        let now = Instant::now();
+        line.push("a", CHECKS_FROM, 1);
+        assert!(!line.waits_before(CHECKS_FROM, now));
+        line.push("a", 4_000_000_000, 2);
+        assert!(line.waits_before(CHECKS_FROM, now));
+        // The same integration: its refresh takes the place of its check.
+        line.push("a", 3, 1);
+        assert_eq!([line.pop(now), line.pop(now), line.pop(now)], [Some(1), Some(2), None]);
     }
 
     #[tokio::test]

@@ -213,6 +213,7 @@ impl Controller {
             agenda.slot(&secret).map(|slot| slot.tokens_of.clone()).unwrap_or_default()
         };
         self.dispatch.forget(id);
+        self.abandon_check(id);
         for sibling in siblings {
             self.evaluate(sibling);
         }

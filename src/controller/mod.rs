@@ -19,6 +19,7 @@ mod reading;
 mod refresh;
 mod report;
 mod rollout;
+mod shops;
 mod watch;
 mod writing;
 
@@ -40,6 +41,7 @@ use self::dispatch::Dispatch;
 use self::refresh::{Holding, Job, Shared, Update, Work};
 use self::report::{Circumstances, differs, events_of_change, expiring_warning, report};
 use self::rollout::Restarted;
+use self::shops::{CHECKS_FROM, Check};
 use self::watch::{Told, Watches};
 use self::writing::queue_status_write;
 use crate::admin::{Heartbeat, Readiness};
@@ -55,7 +57,7 @@ use crate::journal::{self, Journal};
 use crate::lease::Leadership;
 use crate::metrics::{Fleet, Metrics};
 use crate::settings::{SecretAccess, Settings};
-use crate::tiktok::TokenClient;
+use crate::tiktok::{ShopsClient, TokenClient};
 use crate::tokens::{AppCredentials, MissingKeys, TokenKeyNames};
 
 /// Reads of Secrets under way at most.
@@ -97,6 +99,7 @@ enum Message {
     TokenSecretRead(Box<TokenSecretRead>),
     AppSecretRead { app: AppRef, result: Result<AppRead, ApiError> },
     Restarted(Box<Restarted>),
+    Shops(shops::Told),
     StatusWritten { id: Id, uid: Box<str>, fingerprint: u64, result: Result<Option<Version>, ApiError> },
 }
 
@@ -147,6 +150,8 @@ pub struct Parts {
     pub tiktok: TokenClient,
     /// TikTok's endpoint for the exchange of authorization codes.
     pub authorization: TokenClient,
+    /// TikTok's endpoint that names shops.
+    pub shops: ShopsClient,
     /// Where answers survive a crash.
     pub journal: Option<Journal>,
     /// What earlier processes left in the journal.
@@ -172,6 +177,10 @@ pub struct Controller {
     apps: Apps,
     dispatch: Dispatch,
     under_way: HashMap<(Arc<str>, Box<str>), UnderWay>,
+    /// Checks of shops that are under way.
+    checks: HashMap<Id, Check>,
+    /// The number of the last one.
+    last_check: u64,
     events: Events,
     metrics: Arc<Metrics>,
     heartbeat: Heartbeat,
@@ -234,6 +243,7 @@ impl Controller {
             cluster: parts.cluster,
             tiktok: parts.tiktok,
             authorization: parts.authorization,
+            shops: parts.shops,
             request_timeout: settings.request_timeout,
             journal: parts.journal,
             claims,
@@ -251,6 +261,8 @@ impl Controller {
             shared,
             agenda: Arc::new(SharedAgenda(Mutex::default())),
             under_way: HashMap::new(),
+            checks: HashMap::new(),
+            last_check: 0,
             events,
             metrics: parts.metrics,
             heartbeat: parts.heartbeat,
@@ -303,6 +315,7 @@ impl Controller {
                 self.shared.start_nothing.store(true, Ordering::Relaxed);
                 give_up = Some(Instant::now() + patience);
                 self.unqueue();
+                self.abandon_checks();
                 tracing::info!(
                     in_flight = self.under_way.len(),
                     "stopping: no new refresh starts, what is in flight is stored"
@@ -422,6 +435,7 @@ impl Controller {
             }
         } else {
             self.unqueue();
+            self.abandon_checks();
             self.drop_status_writes();
         }
     }
@@ -440,7 +454,7 @@ impl Controller {
         let waiting = self.dispatch.clear();
         let mut agenda = self.agenda.lock();
         for id in waiting {
-            if let Some(entry) = agenda.get_mut(id) {
+            if let Some(entry) = agenda.get_mut(id).filter(|entry| entry.busy == Busy::Queued) {
                 entry.busy = Busy::No;
             }
         }
@@ -455,7 +469,8 @@ impl Controller {
                 let left = (next * 1_000).saturating_sub(Clock::now().timestamp_millis());
                 until = until.min(now + Duration::from_millis(u64::try_from(left).unwrap_or(0)));
             }
-            let may_start = self.has_slot() && self.shared.waiting_on_server.load(Ordering::Relaxed) == 0;
+            let may_start = (self.has_slot() || !self.checks.is_empty())
+                && self.shared.waiting_on_server.load(Ordering::Relaxed) == 0;
             if let Some(permit) = self.dispatch.next_permit().filter(|_| may_start) {
                 until = until.min(permit);
             }
@@ -506,7 +521,7 @@ impl Controller {
     }
 
     fn has_slot(&self) -> bool {
-        self.under_way.values().filter(|job| job.held.is_none() && !job.settling).count()
+        self.under_way.values().filter(|job| job.held.is_none() && !job.settling).count() + self.checks.len()
             < self.settings.max_concurrent_refreshes
     }
 
@@ -524,10 +539,17 @@ impl Controller {
         if !self.leading || self.stopping || self.shared.waiting_on_server.load(Ordering::Relaxed) > 0 {
             return;
         }
-        while self.has_slot()
-            && let Some(id) = self.dispatch.pop(Instant::now())
-        {
-            self.start_refresh(id);
+        loop {
+            let now = Instant::now();
+            // A refresh does not wait for a check to end.
+            let may_start = self.has_slot() || (self.dispatch.waits_before(CHECKS_FROM, now) && self.give_way());
+            let Some(id) = may_start.then(|| self.dispatch.pop(now)).flatten() else { return };
+            let is_refresh = self.agenda.lock().get(id).is_some_and(|entry| entry.busy == Busy::Queued);
+            if is_refresh {
+                self.start_refresh(id);
+            } else {
+                self.start_check(id);
+            }
         }
     }
 
@@ -565,6 +587,10 @@ impl Controller {
         }
         self.warn_of_long_request(entry);
         if self.must_read(&mut agenda, id, seconds_now) {
+            if self.checks.get(&id).is_some_and(|check| check.writing) {
+                // Its own write: when it is over, it tells what stands there.
+                return;
+            }
             drop(agenda);
             self.queue_read(id);
             return;
@@ -615,6 +641,11 @@ impl Controller {
             self.dispatch.push(&credentials.app_key, entry.priority(seconds_now), id);
         }
         self.report_and_schedule(&mut agenda, id, &decision, &check, now);
+        let need_app = self.queue_check(&agenda, id, &decision, &check, seconds_now);
+        drop(agenda);
+        if need_app {
+            self.read_app(id);
+        }
     }
 
     /// Must the token Secret be read before anything is decided? Takes over what needs no read.
@@ -764,7 +795,10 @@ impl Controller {
             entry.next_poll = seconds_now + poll;
         }
         let poll_at = (polls || matches!(entry.known, Known::Forbidden(_))).then_some(entry.next_poll);
-        let wake = [acts_at, access_expires_at, refresh_expires_at, Some(entry.next_tick), poll_at, restart_at]
+        let check_at = entry.check_due_at(seconds_now);
+        let wake = [
+            acts_at, access_expires_at, refresh_expires_at, Some(entry.next_tick), poll_at, restart_at, check_at,
+        ]
             .into_iter()
             .flatten()
             .filter(|at| *at > seconds_now)
@@ -876,5 +910,6 @@ fn observe_entry<'a>(
             code: code_failed,
         },
         seed: entry.seed(),
+        access_refused: entry.wants_refresh_for_refusal(Clock::now().timestamp()),
     }
 }

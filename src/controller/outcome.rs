@@ -132,6 +132,9 @@ fn succeeded(entry: &mut Entry, finished: &Finished) {
     if finished.exchange {
         entry.code_failed = None;
     }
+    if let Some(checks) = &mut entry.checks {
+        checks.refreshed();
+    }
     if let Some(request) = &finished.request {
         entry.status.last_handled_refresh_request = Some(request.to_string());
     }

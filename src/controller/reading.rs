@@ -93,6 +93,7 @@ impl Controller {
             }
             Message::AppSecretRead { app, result } => self.on_app_secret(&app, result),
             Message::Restarted(restarted) => self.on_restarted(*restarted),
+            Message::Shops(told) => self.on_shops(told),
             Message::StatusWritten { id, uid, fingerprint, result } => {
                 self.status_writes -= 1;
                 self.on_status_written(id, &uid, fingerprint, result);
@@ -181,7 +182,10 @@ impl Controller {
             }
         }
         match revert {
-            Some((kept, regarding, note)) => self.write_back(kept, regarding, &note),
+            Some((kept, regarding, note)) => {
+                self.abandon_check(id);
+                self.write_back(kept, regarding, &note);
+            }
             None => self.evaluate(id),
         }
     }

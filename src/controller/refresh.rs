@@ -1,6 +1,6 @@
 //! Drives one transaction, of a refresh or an exchange: does what [`crate::transaction::next`] says, and tells it what
-//! happened. Nothing is decided here. It is the only code that calls TikTok and the only code that
-//! writes token Secrets.
+//! happened. Nothing is decided here. It is the only code that spends at TikTok and the only code that
+//! writes tokens into Secrets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,7 +21,7 @@ use crate::cluster::{ApiError, ClaimChange, ClaimWrite, Cluster, Secret, TokenWr
 use crate::decide::Because;
 use crate::journal::{self, Journal};
 use crate::metrics::Metrics;
-use crate::tiktok::{Failure, FailureReason, Scrubber, Seller, Spent, TokenClient};
+use crate::tiktok::{Failure, FailureReason, Scrubber, Seller, ShopsClient, Spent, TokenClient};
 use crate::tokens::{
     AppCredentials, Digest, DigestKey, ParsedTokens, SecretText, SpentTokens, TokenKeyNames, TokenValues,
 };
@@ -47,6 +47,8 @@ pub(super) struct Shared {
     pub tiktok: TokenClient,
     /// For exchanges.
     pub authorization: TokenClient,
+    /// For the checks of shops.
+    pub shops: ShopsClient,
     pub request_timeout: Duration,
     pub journal: Option<Journal>,
     pub claims: Claims,

@@ -48,6 +48,9 @@ pub(super) fn report(
         _ => (None, None),
     };
     status.observed_generation = Some(entry.generation);
+    if entry.checks.is_none() {
+        (status.shops, status.last_shops_check_time) = (Vec::new(), None);
+    }
     status.access_token_expires_at = access.and_then(at);
     status.refresh_token_expires_at = refresh.and_then(at);
     status.hours_until_expiry = access.map(|expires_at| hours_left(expires_at, now.timestamp()));
@@ -80,7 +83,10 @@ pub(super) fn report(
     };
 
     let (reason, message) = ready_reason(entry, &status, circumstances, now.timestamp());
-    let ready = ready_status(&entry.known, status.access_token_expires_at, now.timestamp());
+    let ready = match entry.refusal(now.timestamp()) {
+        Some(_) => ConditionStatus::False,
+        None => ready_status(&entry.known, status.access_token_expires_at, now.timestamp()),
+    };
     let mut conditions =
         Conditions { old: &entry.status.conditions, generation: entry.generation, now, new: Vec::new() };
     conditions.set(ConditionType::Ready, ready, reason, message.clone());
@@ -332,6 +338,9 @@ fn reason_about_tokens(entry: &Entry, status: &TikTokShopIntegrationStatus, now:
         let since = at(expires_at).map(format).unwrap_or_default();
         return (Reason::TokenExpired, format!("the access token expired at {since}"));
     }
+    if let Some(message) = entry.refusal(now) {
+        return (Reason::AccessTokenRejected, message);
+    }
     if let Some(error) = last_error {
         return (Reason::RefreshFailing, error.message.clone());
     }
@@ -340,6 +349,9 @@ fn reason_about_tokens(entry: &Entry, status: &TikTokShopIntegrationStatus, now:
         let message =
             format!("in Secret {secret}, {what}; the authorization code that stands there is to be exchanged");
         return (Reason::TokensMissing, message);
+    }
+    if let Some(message) = entry.missing_scope() {
+        return (Reason::MissingScope, message.to_owned());
     }
     let message = match facts.and_then(|facts| facts.access_expires_at).and_then(at) {
         Some(expires_at) => format!("the access token expires at {}", format(expires_at)),

@@ -31,6 +31,8 @@ pub struct Observed<'a> {
     pub history: History,
     /// Fixed for each integration: from its UID.
     pub seed: u64,
+    /// Does TikTok refuse the access token, whatever its expiry, and was it not refreshed for that yet?
+    pub access_refused: bool,
 }
 
 impl<'a> Observed<'a> {

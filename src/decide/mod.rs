@@ -27,6 +27,8 @@ pub enum Because {
     Requested,
     /// An earlier call's outcome is unknown: trying once more settles it.
     OutcomeUnknown,
+    /// TikTok refuses the access token, though it has not expired.
+    AccessTokenRejected,
     /// An authorization code stands in the Secret: it is exchanged for tokens, and nothing is refreshed.
     AuthorizationCode,
 }
@@ -40,6 +42,7 @@ impl Because {
             Self::ExpiryUnknown => "expiry-unknown",
             Self::Requested => "requested",
             Self::OutcomeUnknown => "outcome-unknown",
+            Self::AccessTokenRejected => "access-token-rejected",
             Self::AuthorizationCode => "authorization-code",
         }
     }
@@ -253,6 +256,8 @@ fn due(observed: &Observed<'_>, policy: &Policy, now: i64) -> Option<Decision> {
     let until = schedule::due_at(facts, observed, policy, now);
     Some(if until > now {
         Decision::Idle { until }
+    } else if observed.access_refused {
+        Decision::Refresh { because: Because::AccessTokenRejected }
     } else if facts.access_expires_at.is_none() {
         Decision::Refresh { because: Because::ExpiryUnknown }
     } else {

@@ -37,6 +37,9 @@ pub fn window(refresh_before: RefreshBefore, life: Option<i64>, seed: u64) -> Wi
 /// When the token is due, in Unix seconds; may be long past.
 pub(super) fn due_at(facts: &TokenFacts, observed: &Observed<'_>, policy: &Policy, now: i64) -> i64 {
     let earliest = facts.born_at.map_or(i64::MIN, |born_at| after(born_at, SHORTEST_PAUSE, now));
+    if observed.access_refused {
+        return earliest;
+    }
     match (facts.access_expires_at, facts.born_at) {
         // An answer without a usable expiry must not be asked for again at once.
         (None, Some(born_at)) => after(born_at, UNKNOWN_EXPIRY_PAUSE, now),

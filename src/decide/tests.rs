@@ -45,6 +45,7 @@ fn observed(facts: &TokenFacts) -> Observed<'_> {
         secret_in_use: false,
         history: History::default(),
         seed: 7,
+        access_refused: false,
     }
 }
 
@@ -83,6 +84,23 @@ fn a_token_within_its_window_or_past_its_expiry_is_refreshed() {
     assert_eq!(decided(&due(), |_| {}), refresh(Because::Due));
     let expired = TokenFacts { access_expires_at: Some(NOW - DAY), ..tokens() };
     assert_eq!(decided(&expired, |_| {}), refresh(Because::Due));
+}
+
+#[test]
+fn a_token_that_tiktok_refuses_is_refreshed_whatever_its_expiry_but_not_before_a_pause_is_over() {
+    let refused = |facts: &TokenFacts, history: History| {
+        decided(facts, |o| {
+            o.access_refused = true;
+            o.history = history;
+        })
+    };
+    let because = refresh(Because::AccessTokenRejected);
+    assert_eq!(refused(&tokens(), History::default()), because);
+    assert_eq!(refused(&TokenFacts { access_expires_at: None, ..tokens() }, History::default()), because);
+    let failed = failure(Reason::ApiError, NOW - 1, 3, true);
+    assert!(matches!(refused(&tokens(), failed), Decision::Wait { because: Waiting::Backoff, .. }));
+    let just_born = TokenFacts { born_at: Some(NOW), ..tokens() };
+    assert!(matches!(refused(&just_born, History::default()), Decision::Idle { until } if until <= NOW + 5));
 }
 
 #[test]

@@ -210,7 +210,7 @@ trait Lenient: Default {
 
 /// A token, which goes from the answer's buffer straight into memory that is wiped.
 #[derive(Default)]
-struct Secret(Option<SecretText>);
+pub(super) struct Secret(pub(super) Option<SecretText>);
 
 impl Lenient for Secret {
     fn text(text: &str) -> Self {
@@ -218,8 +218,9 @@ impl Lenient for Secret {
     }
 }
 
+/// A text, or a whole number as one.
 #[derive(Default)]
-struct Text(Option<String>);
+pub(super) struct Text(pub(super) Option<String>);
 
 impl Lenient for Text {
     fn text(text: &str) -> Self {

@@ -152,7 +152,7 @@ impl Failure {
 }
 
 /// An error's text and those of what caused it, each once.
-fn causes(error: &reqwest::Error) -> String {
+pub(super) fn causes(error: &reqwest::Error) -> String {
     let mut texts: Vec<String> = Vec::new();
     // The outermost text, "error sending request", says nothing where there is another.
     let outermost: &dyn std::error::Error = error;
@@ -420,7 +420,7 @@ fn redirect_target(headers: &HeaderMap, scrubber: &Scrubber) -> String {
 }
 
 /// The wait that an answer asks for: seconds or an HTTP date (RFC 9110, section 10.2.3).
-fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if value.bytes().all(|byte| byte.is_ascii_digit()) && !value.is_empty() {
         Duration::from_secs(value.parse().unwrap_or(u64::MAX))

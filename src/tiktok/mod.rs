@@ -14,6 +14,7 @@ mod expiry;
 mod failure;
 mod request;
 mod scrub;
+mod shops;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +40,7 @@ pub use expiry::read_expiry;
 pub use failure::{Failure, FailureReason, Spent};
 pub use request::{RequestForm, UnknownRequestForm};
 pub use scrub::Scrubber;
+pub use shops::{Shop, ShopsClient, ShopsFailure, ShopsFailureKind};
 
 /// How long after its deadline a call still takes in what has come by then.
 const GRACE: Duration = Duration::from_millis(50);
@@ -89,34 +91,8 @@ impl TokenClient {
         user_agent: &str,
         request_timeout: Duration,
     ) -> Result<Self, ClientBuildError> {
-        let user_agent = HeaderValue::from_str(user_agent).map_err(|_| ClientBuildError::UserAgent)?;
-        let roots = extra_roots_pem.map(read_roots).transpose()?.unwrap_or_default();
-        let has_extra_roots = !roots.is_empty();
-        let connect_timeout = LONGEST_CONNECT.min(request_timeout / 3);
-
-        // Asked for as it is, since nothing here decompresses; an answer that cannot be read may lose a token.
-        let headers = HeaderMap::from_iter([
-            (ACCEPT, HeaderValue::from_static("application/json")),
-            (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
-        ]);
-        let (localhost, loopback) = Endpoint::LOCALHOST;
-        let mut builder = reqwest::Client::builder()
-            .default_headers(headers)
-            .user_agent(user_agent)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .http1_only()
-            .connect_timeout(connect_timeout)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .resolve_to_addrs(localhost, &loopback);
-        if endpoint.is_loopback() {
-            builder = builder.no_proxy();
-        }
-        // A plain endpoint needs no roots, and must not fail in an image that has none.
-        builder = if endpoint.is_https() { builder.tls_certs_merge(roots) } else { builder.tls_certs_only(roots) };
-        let http = builder.build().map_err(|error| ClientBuildError::sort(error, has_extra_roots))?;
-
+        let connect_timeout = connect_timeout(request_timeout);
+        let http = http_client(&endpoint, extra_roots_pem, user_agent, connect_timeout)?;
         Ok(Self {
             http,
             endpoint,
@@ -196,6 +172,46 @@ impl TokenClient {
             },
         }
     }
+}
+
+/// The longest that a connection may take to come up, for calls that get so much time.
+fn connect_timeout(request_timeout: Duration) -> Duration {
+    LONGEST_CONNECT.min(request_timeout / 3)
+}
+
+/// The HTTP client that all calls to `TikTok` share their settings with: see [`TokenClient::new`].
+fn http_client(
+    endpoint: &Endpoint,
+    extra_roots_pem: Option<&[u8]>,
+    user_agent: &str,
+    connect_timeout: Duration,
+) -> Result<reqwest::Client, ClientBuildError> {
+    let user_agent = HeaderValue::from_str(user_agent).map_err(|_| ClientBuildError::UserAgent)?;
+    let roots = extra_roots_pem.map(read_roots).transpose()?.unwrap_or_default();
+    let has_extra_roots = !roots.is_empty();
+
+    // Asked for as it is, since nothing here decompresses; an answer that cannot be read may lose a token.
+    let headers = HeaderMap::from_iter([
+        (ACCEPT, HeaderValue::from_static("application/json")),
+        (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+    ]);
+    let (localhost, loopback) = Endpoint::LOCALHOST;
+    let mut builder = reqwest::Client::builder()
+        .default_headers(headers)
+        .user_agent(user_agent)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .http1_only()
+        .connect_timeout(connect_timeout)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .resolve_to_addrs(localhost, &loopback);
+    if endpoint.is_loopback() {
+        builder = builder.no_proxy();
+    }
+    // A plain endpoint needs no roots, and must not fail in an image that has none.
+    builder = if endpoint.is_https() { builder.tls_certs_merge(roots) } else { builder.tls_certs_only(roots) };
+    builder.build().map_err(|error| ClientBuildError::sort(error, has_extra_roots))
 }
 
 impl fmt::Debug for TokenClient {

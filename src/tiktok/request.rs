@@ -133,14 +133,7 @@ impl TokenRequest<'_> {
             }
             query.push_str(name);
             query.push('=');
-            for byte in value.bytes() {
-                // The unreserved characters of RFC 3986; all else is encoded, so that any server reads the same.
-                if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                    query.push(char::from(byte));
-                } else {
-                    write!(query, "%{byte:02X}").expect("a String takes all writes");
-                }
-            }
+            push_encoded(&mut query, value);
         }
         query
     }
@@ -156,6 +149,18 @@ impl TokenRequest<'_> {
 
     fn length(&self) -> usize {
         self.app_key.len() + self.app_secret.expose().len() + self.value.expose().len()
+    }
+}
+
+/// Adds a value to a query.
+pub(super) fn push_encoded(query: &mut String, value: &str) {
+    for byte in value.bytes() {
+        // The unreserved characters of RFC 3986; all else is encoded, so that any server reads the same.
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            query.push(char::from(byte));
+        } else {
+            write!(query, "%{byte:02X}").expect("a String takes all writes");
+        }
     }
 }
 

@@ -56,6 +56,7 @@ pub fn check(input: &[u8]) {
         history: History { consecutive_failures: bytes.u32(), failure, code: None },
         seed: bytes.i64().cast_unsigned(),
         code: None,
+        access_refused: false,
     };
     let observed = with_code(observed, &mut bytes, now);
 

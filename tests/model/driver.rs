@@ -403,6 +403,7 @@ impl Rules {
             secret_in_use: false,
             history: History::default(),
             seed: 0,
+            access_refused: false,
         };
         let Decision::Refresh { because } = decide(&observed, &POLICY, NOW) else { return false };
         // `Controller::start_refresh`, `what_to_spend`.

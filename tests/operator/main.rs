@@ -23,6 +23,7 @@ mod reversion;
 mod rollout;
 mod scale;
 mod secrecy;
+mod shops;
 mod taken_up;
 mod views;
 mod visible;

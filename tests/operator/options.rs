@@ -27,9 +27,10 @@ const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
 
 /// Every flag that can be wrong by itself, a value that is wrong, and one that is right.
-const FLAGS: [(&str, &str, &str); 19] = [
+const FLAGS: [(&str, &str, &str); 20] = [
     ("token-endpoint", "http://example.com/refresh", "https://example.com/refresh"),
     ("authorization-endpoint", "http://example.com/get", "https://example.com/get"),
+    ("shops-endpoint", "http://example.com/shops", "https://example.com/shops"),
     ("token-request", "xml", "query"),
     ("request-timeout", "10ms", "10s"),
     ("ca-file", "/no/such/file", ""),

@@ -59,6 +59,12 @@ impl Builder {
         self.flag("authorization-endpoint", url)
     }
 
+    /// `--shops-endpoint`.
+    #[must_use]
+    pub fn shops_endpoint(self, url: &str) -> Self {
+        self.flag("shops-endpoint", url)
+    }
+
     /// `--lease-namespace`.
     #[must_use]
     pub fn lease_namespace(self, namespace: &str) -> Self {

@@ -47,6 +47,8 @@ pub enum Endpoint {
     Refresh,
     /// An auth code buys the first pair.
     Exchange,
+    /// An access token asks for its shops.
+    Shops,
 }
 
 /// Which wire forms are served; the others get a plain 404.
@@ -248,6 +250,12 @@ pub struct ShopPatch {
     /// Fields that are left out of its `data`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub omit_fields: Option<Vec<String>>,
+    /// The scopes of its access tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub granted_scopes: Option<Vec<String>>,
+    /// What the shops call answers as `data.shops`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shops: Option<Vec<Value>>,
 }
 
 /// Many shops to create: ids are `prefix` and a number from `first`.
@@ -294,6 +302,8 @@ pub struct Counters {
     pub code_presentations: u64,
     /// Times that one of either was processed and refused.
     pub refused: u64,
+    /// Calls for shops with an access token of it.
+    pub shops_calls: u64,
 }
 
 /// A shop as it is now.
@@ -1100,6 +1110,8 @@ pub struct Wait {
     pub exchanges: Option<u64>,
     /// Times that an auth code was presented.
     pub code_presentations: Option<u64>,
+    /// Calls for shops with its access tokens.
+    pub shops_calls: Option<u64>,
     /// Times that it was processed and refused.
     pub refused: Option<u64>,
     /// Requests, whatever they were; not together with a shop.
@@ -1166,6 +1178,12 @@ impl Simulator {
     #[must_use]
     pub fn authorization_endpoint(&self) -> String {
         format!("{}/api/v2/token/get", self.base)
+    }
+
+    /// For the operator's `--shops-endpoint`.
+    #[must_use]
+    pub fn shops_endpoint(&self) -> String {
+        format!("{}/authorization/202309/shops", self.base)
     }
 
     /// The process: its output, memory, processor time.
@@ -1291,6 +1309,11 @@ impl Simulator {
         self.post(&format!("/shops/{id}/reauthorize"), json!({})).await
     }
 
+    /// The current access token dies, and nothing else does.
+    pub async fn kill_access(&self, id: &str) -> Shop {
+        self.post(&format!("/shops/{id}/kill-access"), json!({})).await
+    }
+
     // ---- faults ----
 
     /// Puts a fault in force; returns its number.
@@ -1402,6 +1425,12 @@ impl Simulator {
         self.wait_for(&wait, timeout).await
     }
 
+    /// Waits until so many calls for shops came with an access token of this shop, however they ended.
+    pub async fn wait_for_shops_calls(&self, shop: &str, times: u64, timeout: Duration) -> Counters {
+        let wait = Wait { shop: Some(shop.into()), shops_calls: Some(times), ..Wait::default() };
+        self.wait_for(&wait, timeout).await
+    }
+
     /// Waits until all shops together have been refreshed so many times.
     pub async fn wait_for_total_refreshes(&self, refreshes: u64, timeout: Duration) -> Counters {
         self.wait_for(&Wait { refreshes: Some(refreshes), ..Wait::default() }, timeout).await
@@ -1421,6 +1450,7 @@ impl Simulator {
             ("presentations", wait.presentations),
             ("exchanges", wait.exchanges),
             ("code_presentations", wait.code_presentations),
+            ("shops_calls", wait.shops_calls),
             ("refused", wait.refused),
             ("requests", wait.requests),
         ];

@@ -51,6 +51,13 @@ pub fn persist(namespace: &str, name: &str) -> impl Predicate + Clone + use<> {
     move |seen| patch(seen) && has_data(seen)
 }
 
+/// The write of the shops' ciphers.
+#[must_use]
+pub fn ciphers(namespace: &str, name: &str) -> impl Predicate + Clone + use<> {
+    let patch = patch(namespace, name);
+    move |seen| patch(seen) && seen.json()["data"].get("shop_ciphers").is_some()
+}
+
 /// The removal of a claim without tokens.
 #[must_use]
 pub fn give_back(namespace: &str, name: &str) -> impl Predicate + Clone + use<> {
