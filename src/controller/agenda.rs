@@ -97,6 +97,8 @@ pub(super) struct ReadFacts {
     pub refresh: Digest,
     /// Refresh tokens that were spent before, as the Secret says.
     pub spent_before: SpentTokens,
+    /// When tokens were last stored by an operator, as the Secret says; others may stand there by now.
+    pub refreshed_at: Option<i64>,
     /// Lengths of the two tokens, for the rehearsal.
     pub lengths: (usize, usize),
     /// Who last wrote the data.

@@ -796,14 +796,13 @@ impl Controller {
         }
         let poll_at = (polls || matches!(entry.known, Known::Forbidden(_))).then_some(entry.next_poll);
         let check_at = entry.check_due_at(seconds_now);
-        let wake = [
-            acts_at, access_expires_at, refresh_expires_at, Some(entry.next_tick), poll_at, restart_at, check_at,
-        ]
-            .into_iter()
-            .flatten()
-            .filter(|at| *at > seconds_now)
-            .min()
-            .unwrap_or(seconds_now + interval);
+        let wake =
+            [acts_at, access_expires_at, refresh_expires_at, Some(entry.next_tick), poll_at, restart_at, check_at]
+                .into_iter()
+                .flatten()
+                .filter(|at| *at > seconds_now)
+                .min()
+                .unwrap_or(seconds_now + interval);
         agenda.wake(id, wake);
     }
 

@@ -113,6 +113,7 @@ pub(super) fn from_secret(
         read: Some(ReadFacts {
             refresh: refresh_digest,
             spent_before: notes.spent.without(refresh_digest),
+            refreshed_at: notes.refreshed_at,
             lengths: (access.expose().len(), refresh.expose().len()),
             manager: secret.last_writer(&keys.refresh_token).map(Into::into),
         }),

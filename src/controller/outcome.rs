@@ -219,7 +219,13 @@ pub(super) fn take_in_unsaid_failure(entry: &mut Entry, now: DateTime<Utc>) -> O
     let handled = held.handled.as_deref().filter(|handled| entry.request.as_deref() == Some(handled))?;
     let is_said = entry.status.last_handled_refresh_request.as_deref() == Some(handled);
     let observed = entry.status.observed_token_secret.as_ref()?.tokens_digest.as_deref().and_then(Digest::parse);
-    if is_said || observed != Some(held.facts.pair) {
+    // Another pair is that of a success, or a person's, whose refresh failed: no pair was stored since then.
+    let stored = held.facts.born_at.is_some()
+        || held.read.as_ref().is_none_or(|read| {
+            let known = entry.status.last_refresh_time.map(|at| at.timestamp());
+            read.refreshed_at.is_some_and(|at| known.is_none_or(|known| known < at))
+        });
+    if is_said || (observed != Some(held.facts.pair) && stored) {
         return None;
     }
     let message = format!(
