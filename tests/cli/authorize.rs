@@ -162,7 +162,11 @@ async fn from_nothing_a_pasted_redirect_makes_a_living_token_and_shows_neither_c
     assert_eq!(of_secrets, ["create secrets", "patch secrets"], "no Secret is read");
     let others: Vec<_> = counts.keys().filter(|what| !secrets(what) && !reviews(what)).collect();
     let expected = ["get", "list", "watch"].map(|verb| format!("{verb} tiktokshopintegrations"));
-    assert_eq!(others, expected.iter().collect::<Vec<_>>());
+    // Where the first list shows the new tokens already, nothing is left to watch for.
+    assert!(
+        others == expected.iter().collect::<Vec<_>>() || others == expected[..2].iter().collect::<Vec<_>>(),
+        "{others:?}"
+    );
     // The answer to a write would hold the tokens that stand there, were it asked for whole.
     let writes = stage.proxy.requests().into_iter().filter(|seen| seen.path.contains("/secrets"));
     for seen in writes {
