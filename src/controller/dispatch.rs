@@ -27,6 +27,12 @@ struct Bucket {
     paused_until: Option<i64>,
 }
 
+impl Bucket {
+    fn new(quota: Quota) -> Self {
+        Self { limiter: RateLimiter::direct(quota), waiting: BTreeSet::new(), blocked_until: None, paused_until: None }
+    }
+}
+
 /// The refreshes that wait, by app key.
 pub(super) struct Dispatch {
     quota: Quota,
@@ -62,13 +68,7 @@ impl Dispatch {
     pub(super) fn push(&mut self, app_key: &str, priority: i64, id: Id) {
         self.forget(id);
         self.places.insert(id, (app_key.into(), priority));
-        let quota = self.quota;
-        let bucket = self.buckets.entry(app_key.into()).or_insert_with(|| Bucket {
-            limiter: RateLimiter::direct(quota),
-            waiting: BTreeSet::new(),
-            blocked_until: None,
-            paused_until: None,
-        });
+        let bucket = self.buckets.entry(app_key.into()).or_insert_with(|| Bucket::new(self.quota));
         let head = bucket.waiting.first().copied();
         bucket.waiting.insert((priority, id));
         if bucket.blocked_until.is_none() {
@@ -127,13 +127,7 @@ impl Dispatch {
     pub(super) fn pause(&mut self, app_key: &str, retry_after: Option<Duration>, now: Instant, seconds_now: i64) {
         let pause = retry_after.unwrap_or(USUAL_PAUSE).min(LONGEST_PAUSE);
         let until = now + pause;
-        let quota = self.quota;
-        let bucket = self.buckets.entry(app_key.into()).or_insert_with(|| Bucket {
-            limiter: RateLimiter::direct(quota),
-            waiting: BTreeSet::new(),
-            blocked_until: None,
-            paused_until: None,
-        });
+        let bucket = self.buckets.entry(app_key.into()).or_insert_with(|| Bucket::new(self.quota));
         match bucket.blocked_until {
             Some(before) if before >= until => return,
             Some(before) => {
