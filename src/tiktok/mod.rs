@@ -42,12 +42,15 @@ pub use request::{RequestForm, UnknownRequestForm};
 pub use scrub::Scrubber;
 pub use shops::{Shop, ShopsClient, ShopsFailure, ShopsFailureKind};
 
-/// How long after its deadline a call still takes in what has come by then.
+/// How long a call whose time is up still takes in what has come by then, counted from when the process noticed: its
+/// sockets are looked at after its timers.
 const GRACE: Duration = Duration::from_millis(50);
-/// The same for a process that wakes so late that it must have been stopped: its sockets are looked at after its timers.
+/// The same for a process that notices so late that it, or its whole machine, stood still.
 const GRACE_WHEN_LATE: Duration = Duration::from_secs(1);
 /// What no timer of a running process is late by.
 const LATE: Duration = Duration::from_millis(250);
+/// Up to here a timer is in time, and the process was running all the while that it waited.
+const PUNCTUAL: Duration = Duration::from_millis(20);
 
 /// The largest answer that is read, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
@@ -318,18 +321,23 @@ impl Call<'_> {
 /// Waits until the deadline, and then for what has come by then and was not looked at yet.
 ///
 /// A process that was stopped and goes on after the deadline finds two things at once, that its time is up and the answer
-/// in its socket: the answer, which may be the only copy of a token, is what counts.
+/// in its socket: the answer, which may be the only copy of a token, is what counts. So the time that is granted after
+/// the deadline begins when the process notices that it has passed, and is granted anew if the process was stopped in it.
 async fn in_time<T>(deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
-    let mut until = deadline + GRACE;
+    if let Ok(done) = timeout_at(deadline, &mut work).await {
+        return Some(done);
+    }
+    let mut late = deadline.elapsed();
     loop {
+        let until = Instant::now() + if late < LATE { GRACE } else { GRACE_WHEN_LATE };
         if let Ok(done) = timeout_at(until, &mut work).await {
             return Some(done);
         }
-        if until.elapsed() < LATE {
+        late = until.elapsed();
+        if late < PUNCTUAL {
             return None;
         }
-        until = Instant::now() + GRACE_WHEN_LATE;
     }
 }
 

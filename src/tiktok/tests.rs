@@ -583,3 +583,32 @@ async fn through_a_proxy() {
         refresh(&client(&endpoint, RequestForm::Json, LONG)).await.unwrap();
     }
 }
+
+/// A process that stands still from before its deadline until after it finds the answer in its socket.
+#[test]
+fn an_answer_that_came_while_the_process_was_stopped_is_taken_in() {
+    const TIMEOUT: Duration = Duration::from_millis(300);
+    for after in [0, 20, 45, 55, 70, 120, 240, 260, 600].map(Duration::from_millis) {
+        let answering = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = answering.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut socket, _) = answering.accept().unwrap();
+            std::thread::sleep(TIMEOUT / 3);
+            std::io::Write::write_all(&mut socket, http("200 OK", "", GRANT).as_bytes()).unwrap();
+            socket
+        });
+        // Of one thread, since what stands still is all of it.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let result = runtime.block_on(async {
+            let deadline = Instant::now() + TIMEOUT;
+            let client = client(&format!("http://{address}/api/v2/token/refresh"), RequestForm::Query, TIMEOUT);
+            let stopped = async {
+                tokio::time::sleep(TIMEOUT / 6).await;
+                std::thread::sleep((deadline + after).saturating_duration_since(Instant::now()));
+            };
+            tokio::join!(refresh_within(&client, TIMEOUT), stopped).0
+        });
+        assert!(result.is_ok(), "woken {after:?} after the deadline: {result:?}");
+        drop(server.join().unwrap());
+    }
+}

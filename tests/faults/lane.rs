@@ -222,6 +222,21 @@ pub async fn prepare(plane: &ControlPlane) {
     plane.apply(&binding.to_string()).await;
 }
 
+/// The end of an operator's process.
+#[derive(Debug)]
+pub struct Death {
+    pub at: Instant,
+    /// The integrations whose new tokens stood in its journal by then.
+    journaled: Vec<String>,
+}
+
+impl Death {
+    /// Did the process leave a shop's new tokens to the next one?
+    pub fn leaves_tokens_of(&self, shop: &str) -> bool {
+        self.journaled.iter().any(|name| name == shop)
+    }
+}
+
 pub struct Lane {
     pub plane: &'static ControlPlane,
     pub client: Client,
@@ -240,8 +255,7 @@ pub struct Lane {
     pub first: Option<Operator>,
     pub second: Option<Operator>,
     lease: String,
-    /// When an operator was killed.
-    pub deaths: Vec<Instant>,
+    pub deaths: Vec<Death>,
     /// From when to when an operator stood still.
     pub stops: Vec<(Instant, Instant)>,
     /// What operators wrote that are gone.
@@ -332,6 +346,20 @@ impl Lane {
     /// Are two operators at work?
     pub fn is_of_two(&self) -> bool {
         self.cast.is_some_and(|cast| cast.is_pair() || cast == Cast::ElectorPair)
+    }
+
+    /// Kills the first operator, and notes what it leaves.
+    pub fn kill_first(&mut self) {
+        self.first().sigkill();
+        let at = Instant::now();
+        let files = fs::read_dir(self.journal("first")).into_iter().flatten().flatten().map(|file| file.path());
+        let entries = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+        let journaled = entries.filter_map(|path| {
+            let document: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+            let entry = &document["entry"];
+            entry["answer"].is_object().then(|| entry["name"].as_str().map(str::to_owned))?
+        });
+        self.deaths.push(Death { at, journaled: journaled.collect() });
     }
 
     /// Has these operators at work, and no others.
@@ -675,7 +703,16 @@ impl Lane {
             .map(|seen| (seen.received, line("api   ", seen)))
             .chain(tiktok.iter().map(|seen| (seen.received, line("tiktok", seen))))
             .collect();
-        lines.extend(self.deaths.iter().map(|died| (*died, format!("{} killed", at(Some(*died))))));
+        lines.extend(self.deaths.iter().map(|died| {
+            (
+                died.at,
+                format!(
+                    "{} killed{}",
+                    at(Some(died.at)),
+                    if died.journaled.is_empty() { "" } else { ", leaves tokens in its journal" }
+                ),
+            )
+        }));
         lines.extend(
             self.stops.iter().map(|(from, to)| (*from, format!("{} stopped until {}", at(Some(*from)), at(Some(*to))))),
         );

@@ -357,8 +357,7 @@ impl Aimed {
             }
             // For the same reason this takes a new life, as on a node that came up with a wrong clock.
             Fault::BothBack => {
-                lane.first().sigkill();
-                lane.deaths.push(Instant::now());
+                lane.kill_first();
                 hold.cut();
                 lane.set_clock("-1d");
                 lane.first.as_mut().expect("it was killed").restart();
@@ -398,12 +397,11 @@ impl Aimed {
             while journal_state(&journal) == before && !self.left_gap(lane, case) && Instant::now() < until {
                 tokio::task::yield_now().await;
             }
-            lane.first().sigkill();
+            lane.kill_first();
             in_time = !self.left_gap(lane, case);
         } else {
-            lane.first().sigkill();
+            lane.kill_first();
         }
-        lane.deaths.push(Instant::now());
         let late = self.cell.fault == Fault::KillInFlight;
         if !late {
             hold.cut();
@@ -456,9 +454,9 @@ impl Aimed {
 }
 
 /// Waits until the API server has refused something, or a moment: not every step is followed by
-/// what it would refuse.
+/// what it would refuse. Well within a call's time, as a later fault of a schedule may hold a call meanwhile.
 async fn refused(lane: &Lane, status: u16) {
-    const MOMENT: Duration = Duration::from_secs(2);
+    const MOMENT: Duration = Duration::from_secs(1);
     lane.api.try_request(|seen: &Seen| seen.status == Some(status), MOMENT).await;
 }
 

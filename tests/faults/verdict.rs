@@ -390,6 +390,15 @@ fn outcome(lane: &Lane, case: &Case, call: &Seen, told: Option<&Presentation>) -
     let Some(delivered) = call.delivered_at else {
         return Outcome::Unknown("the last byte of the answer was not delivered");
     };
+    let api = lane.api.requests();
+    let claim = steps::fresh_claim(&lane.namespace, &case.shop);
+    let claimed =
+        api.iter().filter(|seen| claim(seen)).map(|seen| seen.received).filter(|at| *at <= call.received).max();
+    // A call's time begins when its claim is sent. Whoever stands still when it ends may find the answer afterwards, but
+    // no promise covers it.
+    if claimed.is_some_and(|claimed| delivered > claimed + CALL_TIMEOUT) {
+        return Outcome::Unknown("the answer was delivered after the call's deadline");
+    }
     let tells = told.is_some_and(|told| {
         let refused = told.code.is_some_and(|code| code != 0) && told.http_status == Some(200);
         told.tells_pair || refused
@@ -397,9 +406,8 @@ fn outcome(lane: &Lane, case: &Case, call: &Seen, told: Option<&Presentation>) -
     if !tells {
         return Outcome::Unknown("TikTok's answer tells nothing");
     }
-    // The journal is written before the new tokens are sent off; a refusal is kept by the API server.
+    // New tokens are kept by the journal, and then by the API server; a refusal by the API server alone.
     let got_tokens = told.is_some_and(|told| told.tells_pair);
-    let api = lane.api.requests();
     let kept = if got_tokens {
         let persist = steps::persist(&lane.namespace, &case.shop);
         api.iter().find(|seen| persist(seen) && seen.received >= delivered).map(|seen| seen.received)
@@ -408,7 +416,10 @@ fn outcome(lane: &Lane, case: &Case, call: &Seen, told: Option<&Presentation>) -
         let done = |seen: &&Seen| settle(seen) && seen.received >= delivered && seen.status.is_some_and(|it| it < 300);
         api.iter().find(done).and_then(|seen| seen.answered)
     };
-    let died = lane.deaths.iter().any(|died| *died >= delivered && kept.is_none_or(|kept| *died <= kept));
+    let died = lane.deaths.iter().any(|died| {
+        let is_journaled = got_tokens && died.leaves_tokens_of(&case.shop);
+        died.at >= delivered && !is_journaled && kept.is_none_or(|kept| died.at <= kept)
+    });
     if died { Outcome::Unknown("the process was killed before the answer was in the journal") } else { Outcome::Known }
 }
 
@@ -544,7 +555,7 @@ async fn may_be_unknown(lane: &Lane, case: &Case) -> bool {
         };
         claimed.is_some_and(|claimed| !followed(claimed))
     };
-    let killed = lane.deaths.iter().any(|died| open_at(*died, *died));
+    let killed = lane.deaths.iter().any(|died| !died.leaves_tokens_of(&case.shop) && open_at(died.at, died.at));
     let stood_still = lane.stops.iter().any(|(from, to)| *to - *from > CLAIM_LIFE && open_at(*from, *to));
     if killed || stood_still {
         return true;
