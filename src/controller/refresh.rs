@@ -228,6 +228,8 @@ struct Transaction {
     seller: Option<Seller>,
     failure: Option<Failure>,
     detail: Option<String>,
+    /// Did it fail since the API server was away?
+    is_server_away: bool,
     known: Option<Known>,
     problems: Vec<String>,
     pause: Duration,
@@ -322,6 +324,7 @@ impl Transaction {
             seller,
             failure: None,
             detail: None,
+            is_server_away: false,
             known: None,
             problems: Vec::new(),
             pause: FIRST_PAUSE,
@@ -743,7 +746,8 @@ impl Transaction {
                 name: self.job.name.clone(),
                 uid: self.job.uid.clone(),
                 secret: Arc::clone(&self.job.secret),
-                failure: self.failure.clone(),
+                // Whether a person has replaced what TikTok refused, only the Secret tells; and nobody hears it before.
+                failure: self.failure.clone().filter(|_| why != Waiting::ToReread || !self.is_server_away),
                 exchange: self.exchange,
                 detail: self.detail.clone().unwrap_or_default(),
             };
@@ -890,6 +894,7 @@ impl Transaction {
             .chain(&self.code)
             .collect();
         self.detail = Some(Scrubber::new(&known).scrub(&error.to_string()));
+        self.is_server_away = error.is_server_away();
         Event::ApiFailed(failure)
     }
 }

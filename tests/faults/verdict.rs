@@ -89,7 +89,7 @@ pub async fn judge(lane: &Lane, case: &Case, whole: Instant, meddling: Meddling)
         }
     }
     verdict.reauthorized = person.authorized > 0;
-    presentations(lane, case, person.first_asked, &mut verdict).await;
+    presentations(lane, case, meddling, person.first_asked, &mut verdict).await;
     let said = lane.api.requests().iter().any(|seen| seen.path.contains(&case.shop) && is_unknown_said(seen))
         || lane.api.requests().iter().any(|seen| seen.body.contains(&case.shop) && is_unknown_said(seen));
     manners(lane, case, meddling, &person, &mut verdict);
@@ -425,7 +425,13 @@ fn outcome(lane: &Lane, case: &Case, call: &Seen, told: Option<&Presentation>) -
 
 /// No token is presented again after it was spent, unless nobody could know that it was, or a
 /// person asked for it.
-async fn presentations(lane: &Lane, case: &Case, first_asked: Option<Instant>, verdict: &mut Verdict) {
+async fn presentations(
+    lane: &Lane,
+    case: &Case,
+    meddling: Meddling,
+    first_asked: Option<Instant>,
+    verdict: &mut Verdict,
+) {
     for (name, value, presentations) in credentials(lane, &case.shop).await {
         if !presentations.iter().any(|told| told.after_spent) {
             continue;
@@ -440,7 +446,9 @@ async fn presentations(lane: &Lane, case: &Case, first_asked: Option<Instant>, v
                 .iter()
                 .filter(|(earlier, _)| earlier.delivered_at.is_some_and(|delivered| delivered < call.received))
                 .any(|(earlier, told)| {
-                    let spent_or_refused = told.as_ref().is_some_and(|told| told.tells_pair || told.code.is_some());
+                    // With an integration goes what its status told of a refusal: a new one asks for a try of its own.
+                    let binds = |told: &Presentation| told.code.is_some() && meddling != Meddling::Deleted;
+                    let spent_or_refused = told.as_ref().is_some_and(|told| told.tells_pair || binds(told));
                     spent_or_refused
                         && outcome(lane, case, earlier, told.as_ref()) == Outcome::Known
                         && !stood_still(lane, earlier, call)

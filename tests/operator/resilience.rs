@@ -1412,3 +1412,35 @@ spec:
     stage.assert_refreshes("good", 3).await;
     stage.assert_refreshes("odd", 2).await;
 }
+
+/// TikTok refuses a token that a person has just replaced, and the API server is away: nobody is asked to authorize anew
+/// before the Secret was looked at.
+#[tokio::test]
+async fn a_refusal_is_not_told_before_it_is_known_what_stands_in_the_secret() {
+    let stage = Stage::new().await;
+    stage.shop("shop", PLENTY).await;
+    let operator = stage.operator().trace().start();
+    operator.wait_ready(SOON).await;
+    stage.simulator.add_fault(Fault::once(Action::hold(Point::BeforeProcessing))).await;
+    stage.request("shop", "now").await;
+    let held = stage.simulator.wait_for_held("shop", Point::BeforeProcessing, SOON).await;
+    let renewed = stage.simulator.reauthorize("shop").await;
+    let patch = json!({ "data": stage.token_secret(&renewed).manifest()["data"] });
+    fixtures::patch_secret(&stage.client, &stage.namespace, "shop", &patch).await;
+    stage.proxy.pause().await;
+    stage.simulator.release(held.id).await;
+    let looked = poll::until(SOON, async || operator.logs().contains("\"WaitingToReread\"").then_some(()));
+    looked.await.expect("the refused token's Secret is read again, in vain");
+    stage.proxy.resume().await;
+    stage.wait_refreshed("shop", "now", SOON).await;
+    let events = poll::until(SOON, async || {
+        let events = fixtures::events(&stage.client, &stage.namespace, "shop").await;
+        ["TokensReplaced", "Refreshed"]
+            .iter()
+            .all(|reason| events.iter().any(|event| event.reason == *reason))
+            .then_some(events)
+    });
+    let events = events.await.expect("it is told that a person replaced the tokens");
+    let alarm = events.iter().find(|event| event.note.contains("authorize") || event.reason == "RefreshFailed");
+    assert!(alarm.is_none(), "asks for what a person has just done: {alarm:#?}");
+}
