@@ -261,7 +261,7 @@ impl TikTokShopIntegrationSpec {
 }
 
 /// How long before its expiry an access token is refreshed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RefreshBefore {
     /// So long.
     Duration(Duration),

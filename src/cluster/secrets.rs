@@ -18,28 +18,36 @@ use crate::tokens::{Digest, LATEST, SecretData, SecretText, SpentTokens, TokenKe
 /// A `resourceVersion` that a write can be made conditional on.
 ///
 /// Never empty and never "0": the API server takes both as "whatever is there".
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Version(Box<str>);
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Version(Form);
+
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+enum Form {
+    Number(u64),
+    /// Anything else, numbers that are too large or written in another way included.
+    Text(Box<str>),
+}
 
 impl Version {
     /// Takes a version as the API server gave it; `None` where it would make a write unconditional.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
-        (!text.is_empty() && text != "0").then(|| Self(text.into()))
-    }
-
-    /// The version as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+        let number = text.parse().ok().filter(|_| is_plain);
+        let form = number.map_or_else(|| Form::Text(text.into()), Form::Number);
+        (!text.is_empty() && text != "0").then_some(Self(form))
     }
 
     /// Is this version at least as new as the other? Versions of one resource grow as numbers
     /// (KEP-5504); where they are none, only equality tells.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        match (self.0.parse::<u128>(), other.0.parse::<u128>()) {
-            (Ok(this), Ok(that)) => this >= that,
+        let number = |version: &Self| match &version.0 {
+            Form::Number(number) => Some(u128::from(*number)),
+            Form::Text(text) => text.parse::<u128>().ok(),
+        };
+        match (number(self), number(other)) {
+            (Some(this), Some(that)) => this >= that,
             _ => self == other,
         }
     }
@@ -47,13 +55,16 @@ impl Version {
 
 impl fmt::Debug for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        fmt::Display::fmt(self, f)
     }
 }
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match &self.0 {
+            Form::Number(number) => number.fmt(f),
+            Form::Text(text) => f.write_str(text),
+        }
     }
 }
 
@@ -245,7 +256,7 @@ struct Patch<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct PatchMetadata<'a> {
-    resource_version: &'a str,
+    resource_version: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: BTreeMap<&'static str, Option<&'a str>>,
 }
@@ -290,7 +301,8 @@ impl Cluster {
         if let Some(spent) = &spent {
             annotations.insert(SPENT_TOKENS, Some(spent));
         }
-        let patch = Patch { metadata: PatchMetadata { resource_version: version.as_str(), annotations }, data: None };
+        let patch =
+            Patch { metadata: PatchMetadata { resource_version: version.to_string(), annotations }, data: None };
         self.patch_secret(namespace, name, &patch, false).await
     }
 
@@ -336,7 +348,7 @@ impl Cluster {
             data.entry(&*keys.auth_code).or_insert(None);
         }
         let patch =
-            Patch { metadata: PatchMetadata { resource_version: version.as_str(), annotations }, data: Some(data) };
+            Patch { metadata: PatchMetadata { resource_version: version.to_string(), annotations }, data: Some(data) };
         self.patch_secret(namespace, name, &patch, rehearse).await
     }
 
@@ -352,7 +364,7 @@ impl Cluster {
         ciphers: &str,
     ) -> Result<Secret, ApiError> {
         let data = BTreeMap::from([(SHOP_CIPHERS_KEY, Some(EncodedValue(encode(ciphers))))]);
-        let metadata = PatchMetadata { resource_version: version.as_str(), annotations: BTreeMap::new() };
+        let metadata = PatchMetadata { resource_version: version.to_string(), annotations: BTreeMap::new() };
         self.patch_secret(namespace, name, &Patch { metadata, data: Some(data) }, false).await
     }
 

@@ -49,7 +49,7 @@ impl Controller {
         }
         let Some(entry) = agenda.get(id) else { return };
         let decision = decide(
-            &observe_entry(&agenda, id, entry, &check, self.app_version(&agenda, entry).as_ref()),
+            &observe_entry(&agenda, id, &entry, &check, self.app_version(&agenda, &entry).as_ref()),
             &self.policy,
             now,
         );
@@ -57,7 +57,7 @@ impl Controller {
             drop(agenda);
             return self.evaluate(id);
         };
-        let Some((version, what, claim, other)) = what_to_spend(entry, because) else {
+        let Some((version, what, claim, other)) = what_to_spend(&entry, because) else {
             drop(agenda);
             return self.queue_read(id);
         };
@@ -99,7 +99,7 @@ impl Controller {
         let began_with = FailedWith {
             pair: entry.known.held().map(|held| held.facts.pair),
             generation: entry.generation,
-            app: self.app_version(&agenda, entry).map_or(AppAtFailure::Any, AppAtFailure::At),
+            app: self.app_version(&agenda, &entry).map_or(AppAtFailure::Any, AppAtFailure::At),
             request: entry.request.clone(),
         };
         if let Some(entry) = agenda.get_mut(id) {
@@ -248,7 +248,7 @@ impl Controller {
         let now = Clock::now();
         let mut agenda = self.agenda.lock();
         let Some(entry) = agenda.get(id).filter(|entry| entry.known != Known::Unread) else { return };
-        let observed = observe_entry(&agenda, id, entry, &AppCheck::Unchecked, None);
+        let observed = observe_entry(&agenda, id, &entry, &AppCheck::Unchecked, None);
         let decision = decide(&observed, &self.policy, now.timestamp());
         let Some(entry) = agenda.get_mut(id) else { return };
         let status = report(entry, &decision, &Circumstances::default(), now);

@@ -5,11 +5,16 @@
 //! relist, and start work in order of arrival (see `docs/src/decisions/agenda.md`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashTable;
 use kube::Resource as _;
+use serde::{Deserialize, Serialize};
 
+use super::resting::{self, Common, Resting, Uid};
 use super::rollout::Rollout;
 use super::shops::Checks;
 use crate::api::names::{MAX_REFRESH_REQUEST_BYTES, REFRESH_REQUESTED_AT};
@@ -26,14 +31,14 @@ pub(super) type Id = u32;
 pub(super) type SecretName = (Arc<str>, Arc<str>);
 
 /// An app Secret, and under which keys its values stand.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct AppRef {
     pub secret: SecretName,
     pub keys: Arc<AppKeyNames>,
 }
 
 /// What this process knows of a token Secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Known {
     /// Nothing: it has to be read.
     Unread,
@@ -48,8 +53,9 @@ pub(super) enum Known {
 }
 
 /// What this process knows of a token Secret that lacks a token.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Lacking {
+    #[serde(with = "resting::uid")]
     pub uid: Box<str>,
     pub version: Version,
     /// What it lacks, in words.
@@ -62,7 +68,7 @@ pub(super) struct Lacking {
 }
 
 /// What this process knows of an authorization code that stands in a token Secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Code {
     pub digest: Digest,
     pub facts: CodeFacts,
@@ -77,8 +83,9 @@ pub(super) struct Code {
 }
 
 /// What this process knows of a token Secret that holds both tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Held {
+    #[serde(with = "resting::uid")]
     pub uid: Box<str>,
     pub version: Version,
     pub facts: TokenFacts,
@@ -91,7 +98,7 @@ pub(super) struct Held {
 }
 
 /// What only a read of the data tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ReadFacts {
     /// Digest of the refresh token.
     pub refresh: Digest,
@@ -177,16 +184,19 @@ impl Known {
 }
 
 /// Whose failure `status.lastError` tells of.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ErrorOf {
     /// The tokens'.
     Tokens,
     /// An authorization code's; before it, the tokens had this one.
-    Code { before: Option<Box<LastError>> },
+    Code {
+        #[serde(with = "resting::error")]
+        before: Option<Box<LastError>>,
+    },
 }
 
 /// The last failure of an exchange. It is not kept through a restart, after which the code is tried at once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CodeFailed {
     pub code: Digest,
     pub generation: i64,
@@ -199,7 +209,7 @@ pub(super) struct CodeFailed {
 }
 
 /// What was the case when the last try failed: whatever differs now is a reason to try at once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FailedWith {
     pub pair: Option<Digest>,
     pub generation: i64,
@@ -208,7 +218,7 @@ pub(super) struct FailedWith {
 }
 
 /// The app Secret at the time of a failure.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum AppAtFailure {
     /// Its version was not known, or makes no difference.
     Any,
@@ -219,7 +229,7 @@ pub(super) enum AppAtFailure {
 }
 
 /// What an integration is busy with. Nothing else is begun for it meanwhile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Busy {
     No,
     /// Its token Secret is being read.
@@ -231,7 +241,7 @@ pub(super) enum Busy {
 }
 
 /// Why an answer could not be stored yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct HeldAnswer {
     /// What of it is the first thing to know.
     pub reason: Reason,
@@ -240,24 +250,34 @@ pub(super) struct HeldAnswer {
 }
 
 /// One integration.
+///
+/// What is skipped in its resting form is what many of them share.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Entry {
-    pub namespace: Arc<str>,
+    // First: at rest, it is looked for by its name.
     pub name: Box<str>,
+    #[serde(skip)]
+    pub namespace: Arc<str>,
+    #[serde(with = "resting::uid")]
     pub uid: Box<str>,
     pub created_at: i64,
     pub generation: i64,
     pub team: Option<Box<str>>,
     pub suspended: bool,
     pub refresh_before: Option<RefreshBefore>,
+    #[serde(with = "resting::secret_name")]
     pub token_secret: SecretName,
+    #[serde(skip)]
     pub token_keys: Arc<TokenKeyNames>,
+    #[serde(skip)]
     pub app: AppRef,
     /// The request annotation's value.
     pub request: Option<Box<str>>,
     /// What is restarted after a rotation, where the spec names anything.
     pub rollout: Option<Box<Rollout>>,
     /// The status as this process would have it; the leader is its only writer.
+    #[serde(with = "resting::status")]
     pub status: Box<TikTokShopIntegrationStatus>,
     /// Fingerprint of the status that the API server has, as far as is known.
     pub served_status: u64,
@@ -347,13 +367,53 @@ pub(super) struct Slot {
     /// What the metadata watch says of it.
     pub presence: Presence,
     /// Integrations that keep their tokens in it.
-    pub tokens_of: Vec<Id>,
+    pub tokens_of: Ids,
     /// Integrations that take their app's credentials from it.
-    pub app_of: Vec<Id>,
+    pub app_of: Ids,
     /// The list that last saw it.
     pub seen_in: u64,
     /// How many lists had begun when it was first referenced: an older list says nothing of it.
     pub since: u64,
+}
+
+/// Integrations: of most Secrets, there is one.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Ids {
+    #[default]
+    None,
+    One(Id),
+    #[expect(clippy::box_collection, reason = "a tenth of the room where there are none, as with nearly all")]
+    Many(Box<Vec<Id>>),
+}
+
+impl Ids {
+    fn push(&mut self, id: Id) {
+        match self {
+            Self::None => *self = Self::One(id),
+            Self::One(other) => *self = Self::Many(Box::new(vec![*other, id])),
+            Self::Many(ids) => ids.push(id),
+        }
+    }
+
+    fn remove(&mut self, id: Id) {
+        match self {
+            Self::One(other) if *other == id => *self = Self::None,
+            Self::None | Self::One(_) => {}
+            Self::Many(ids) => ids.retain(|other| *other != id),
+        }
+    }
+}
+
+impl Deref for Ids {
+    type Target = [Id];
+
+    fn deref(&self) -> &[Id] {
+        match self {
+            Self::None => &[],
+            Self::One(id) => std::slice::from_ref(id),
+            Self::Many(ids) => ids,
+        }
+    }
 }
 
 /// What the metadata watch says of a Secret.
@@ -371,18 +431,67 @@ pub(super) enum Presence {
 /// A Secret's metadata, as far as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Metadata {
-    pub uid: Box<str>,
+    pub uid: Uid<'static>,
     pub version: Version,
     /// This operator's annotations on it; dropped once they are used.
-    pub annotations: Option<BTreeMap<String, String>>,
+    pub annotations: Option<Box<BTreeMap<String, String>>>,
+}
+
+/// Where an integration is kept.
+enum Place {
+    Free,
+    /// Being worked with.
+    Awake(Box<Entry>),
+    Resting(Resting),
+}
+
+impl Place {
+    fn look(&self) -> Option<Look<'_>> {
+        match self {
+            Self::Free => None,
+            Self::Awake(entry) => Some(Look::Awake(entry)),
+            Self::Resting(resting) => Some(Look::Resting(Box::new(resting.awake()))),
+        }
+    }
+
+    fn key(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Free => None,
+            Self::Awake(entry) => Some((&entry.namespace, &entry.name)),
+            Self::Resting(resting) => Some(resting.key()),
+        }
+    }
+}
+
+/// A look at an entry, which may be at rest.
+pub(super) enum Look<'a> {
+    Awake(&'a Entry),
+    Resting(Box<Entry>),
+}
+
+impl Deref for Look<'_> {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        match self {
+            Self::Awake(entry) => entry,
+            Self::Resting(entry) => entry,
+        }
+    }
 }
 
 /// All integrations.
 #[derive(Default)]
 pub(super) struct Agenda {
-    entries: Vec<Option<Entry>>,
+    places: Vec<Place>,
     free: Vec<Id>,
-    by_name: HashMap<(Arc<str>, Box<str>), Id>,
+    /// Those that are awake.
+    awake: Vec<Id>,
+    /// Room to put entries to rest in.
+    scratch: Vec<u8>,
+    by_name: HashTable<Id>,
+    hasher: RandomState,
+    commons: HashMap<Common, Arc<Common>>,
     slots: HashMap<SecretName, Slot>,
     namespaces: HashMap<Box<str>, Arc<str>>,
     token_keys: HashMap<TokenKeyNames, Arc<TokenKeyNames>>,
@@ -462,21 +571,49 @@ impl Agenda {
         self.by_name.len()
     }
 
-    pub(super) fn get(&self, id: Id) -> Option<&Entry> {
-        self.entries.get(id as usize)?.as_ref()
+    pub(super) fn get(&self, id: Id) -> Option<Look<'_>> {
+        self.places.get(id as usize)?.look()
     }
 
+    /// Wakes an entry, until [`Self::rest`].
     pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut Entry> {
-        self.entries.get_mut(id as usize)?.as_mut()
+        let place = self.places.get_mut(id as usize)?;
+        if let Place::Resting(resting) = place {
+            *place = Place::Awake(Box::new(resting.awake()));
+            self.awake.push(id);
+        }
+        match place {
+            Place::Awake(entry) => Some(entry),
+            _ => None,
+        }
+    }
+
+    /// Puts everything to rest that was woken.
+    pub(super) fn rest(&mut self) {
+        let most_commons = 2 * self.places.len();
+        while let Some(id) = self.awake.pop() {
+            let Some(place @ Place::Awake(_)) = self.places.get_mut(id as usize) else { continue };
+            let Place::Awake(entry) = std::mem::replace(place, Place::Free) else { continue };
+            let common = Common {
+                namespace: Arc::clone(&entry.namespace),
+                token_keys: Arc::clone(&entry.token_keys),
+                app: entry.app.clone(),
+            };
+            if self.commons.len() > most_commons {
+                self.commons.retain(|_, common| Arc::strong_count(common) > 1);
+            }
+            let common = intern(&mut self.commons, common);
+            *place = Place::Resting(Resting::new(&entry, common, &mut self.scratch));
+        }
     }
 
     pub(super) fn ids(&self) -> Vec<Id> {
-        self.by_name.values().copied().collect()
+        self.by_name.iter().copied().collect()
     }
 
     pub(super) fn find(&self, namespace: &str, name: &str) -> Option<Id> {
-        let namespace = self.namespaces.get(namespace)?;
-        self.by_name.get(&(Arc::clone(namespace), name.into())).copied()
+        let key = (namespace, name);
+        self.by_name.find(self.hasher.hash_one(key), |id| key_at(&self.places, *id) == Some(key)).copied()
     }
 
     pub(super) fn slot(&self, secret: &SecretName) -> Option<&Slot> {
@@ -489,28 +626,24 @@ impl Agenda {
     }
 
     /// Does an older integration keep its tokens in the same Secret? Its name.
-    pub(super) fn owner_before(&self, id: Id) -> Option<&str> {
+    pub(super) fn owner_before(&self, id: Id) -> Option<Box<str>> {
         let entry = self.get(id)?;
         let age = |entry: &Entry| (entry.created_at, entry.uid.clone());
-        let mine = age(entry);
-        self.slots
-            .get(&entry.token_secret)?
-            .tokens_of
-            .iter()
-            .filter(|&&other| other != id)
+        let mine = age(&entry);
+        let others = self.slots.get(&entry.token_secret)?.tokens_of.iter().filter(|&&other| other != id);
+        others
             .filter_map(|&other| self.get(other))
             .filter(|other| age(other) < mine)
             .min_by_key(|other| age(other))
-            .map(|other| &*other.name)
+            .map(|other| other.name.clone())
     }
 
     /// Takes in an integration as the watch delivered it. `None` where its spec can't be read.
     pub(super) fn apply(&mut self, object: WatchedIntegration, list: u64, leading: bool) -> Option<(Id, Change)> {
         let wanted = self.read(&object)?;
         let status = object.status.unwrap_or_default();
-        let key = (Arc::clone(&wanted.namespace), wanted.name.clone());
-        match self.by_name.get(&key).copied() {
-            Some(id) if self.get(id).is_some_and(|entry| entry.uid == wanted.uid) => {
+        match self.find(&wanted.namespace, &wanted.name) {
+            Some(id) if self.get_mut(id).is_some_and(|entry| entry.uid == wanted.uid) => {
                 Some((id, self.change(id, wanted, status, list, leading)?))
             }
             // One of the same name with another UID was taken out before: see `replaced_by`.
@@ -520,10 +653,10 @@ impl Agenda {
 
     /// The integration that this object takes the place of: of the same name, deleted and created
     /// anew between two looks.
-    pub(super) fn replaced_by(&self, object: &WatchedIntegration) -> Option<Id> {
+    pub(super) fn replaced_by(&mut self, object: &WatchedIntegration) -> Option<Id> {
         let meta = object.meta();
         let id = self.find(meta.namespace.as_deref()?, meta.name.as_deref()?)?;
-        (Some(&*self.get(id)?.uid) != meta.uid.as_deref()).then_some(id)
+        (Some(&*self.get_mut(id)?.uid) != meta.uid.as_deref()).then_some(id)
     }
 
     /// What an object asks for.
@@ -588,7 +721,7 @@ impl Agenda {
         list: u64,
         leading: bool,
     ) -> Option<Change> {
-        let entry = self.entries.get_mut(id as usize)?.as_mut()?;
+        let entry = self.get_mut(id)?;
         let moved = entry.token_secret != wanted.token_secret || entry.token_keys != wanted.token_keys;
         // Older than this process's own last write, so it says nothing of the status there now.
         let outdated = entry
@@ -639,7 +772,7 @@ impl Agenda {
 
     fn add(&mut self, wanted: Wanted, status: TikTokShopIntegrationStatus, created_at: i64, list: u64) -> Id {
         let checks = wanted.check_shops.then(|| Box::new(Checks::from_status(&status)));
-        let key = (Arc::clone(&wanted.namespace), wanted.name.clone());
+        let hash = self.hasher.hash_one((&*wanted.namespace, &*wanted.name));
         let (token_secret, app_secret) = (wanted.token_secret.clone(), wanted.app.secret.clone());
         let handled = status.last_handled_refresh_request.clone();
         let entry = Entry {
@@ -647,8 +780,8 @@ impl Agenda {
             error_of: error_of(&status),
             code_failed: None,
             status: Box::new(status),
-            namespace: wanted.namespace,
             name: wanted.name,
+            namespace: wanted.namespace,
             uid: wanted.uid,
             created_at,
             generation: wanted.generation,
@@ -681,36 +814,38 @@ impl Agenda {
             reported: true,
         };
         let id = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(None);
-            Id::try_from(self.entries.len() - 1).unwrap_or(Id::MAX)
+            self.places.push(Place::Free);
+            Id::try_from(self.places.len() - 1).unwrap_or(Id::MAX)
         });
-        self.entries[id as usize] = Some(entry);
-        self.by_name.insert(key, id);
+        self.places[id as usize] = Place::Awake(Box::new(entry));
+        self.awake.push(id);
+        let (places, hasher) = (&self.places, &self.hasher);
+        self.by_name.insert_unique(hash, id, |id| hasher.hash_one(key_at(places, *id).unwrap_or_default()));
         self.link(id, &token_secret, &app_secret);
         id
     }
 
     /// Takes out an integration.
     pub(super) fn remove(&mut self, id: Id) {
-        let Some(entry) = self.entries.get_mut(id as usize).and_then(Option::take) else { return };
-        if let Some(at) = entry.wake_at {
+        let Some(entry) = self.get_mut(id) else { return };
+        let (wake_at, token_secret, app_secret) = (entry.wake_at, entry.token_secret.clone(), entry.app.secret.clone());
+        let hash = self.hasher.hash_one(key_at(&self.places, id).unwrap_or_default());
+        if let Ok(found) = self.by_name.find_entry(hash, |other| *other == id) {
+            found.remove();
+        }
+        if let Some(at) = wake_at {
             self.wakes.remove(&(at, id));
         }
-        self.by_name.remove(&(Arc::clone(&entry.namespace), entry.name.clone()));
-        self.unlink(id, &entry.token_secret, &entry.app.secret);
+        self.unlink(id, &token_secret, &app_secret);
+        self.places[id as usize] = Place::Free;
         self.free.push(id);
     }
 
     /// Integrations of a namespace (of all, where `None`) that a finished list has not seen.
     pub(super) fn unseen(&self, namespace: Option<&str>, list: u64) -> Vec<Id> {
-        self.by_name
-            .iter()
-            .filter(|((of, _), id)| {
-                namespace.is_none_or(|namespace| **of == *namespace)
-                    && self.get(**id).is_some_and(|entry| entry.seen_in != list)
-            })
-            .map(|(_, id)| *id)
-            .collect()
+        let is_unseen =
+            |entry: &Entry| entry.seen_in != list && namespace.is_none_or(|namespace| *entry.namespace == *namespace);
+        self.by_name.iter().copied().filter(|id| self.get(*id).is_some_and(|entry| is_unseen(&entry))).collect()
     }
 
     /// Marks Secrets that a finished list has not seen as absent, and gives the integrations
@@ -720,7 +855,7 @@ impl Agenda {
         for ((of, _), slot) in &mut self.slots {
             if namespace.is_none_or(|namespace| **of == *namespace) && slot.seen_in != list && slot.since < list {
                 slot.presence = Presence::Absent;
-                concerned.extend(slot.tokens_of.iter().chain(&slot.app_of));
+                concerned.extend(slot.tokens_of.iter().chain(&*slot.app_of));
             }
         }
         concerned
@@ -735,25 +870,32 @@ impl Agenda {
 
     /// Has every token Secret read again before anything is decided on it.
     pub(super) fn forget_secrets(&mut self) {
-        for entry in self.entries.iter_mut().flatten() {
-            entry.known = Known::Unread;
-        }
+        self.change_each(|entry| entry.known = Known::Unread);
     }
 
     /// Has every instant computed anew: wall time was set.
     pub(super) fn forget_instants(&mut self) {
-        for entry in self.entries.iter_mut().flatten() {
+        self.change_each(|entry| {
             entry.next_tick = i64::MIN;
             entry.next_poll = i64::MIN;
             if entry.known.claims().next().is_some() {
                 entry.known = Known::Unread;
             }
+        });
+    }
+
+    fn change_each(&mut self, change: impl Fn(&mut Entry)) {
+        for id in self.ids() {
+            if let Some(entry) = self.get_mut(id) {
+                change(entry);
+            }
+            self.rest();
         }
     }
 
     /// Sets when an integration is to be looked at next.
     pub(super) fn wake(&mut self, id: Id, at: i64) {
-        let Some(entry) = self.entries.get_mut(id as usize).and_then(Option::as_mut) else { return };
+        let Some(entry) = self.get_mut(id) else { return };
         if let Some(before) = entry.wake_at.replace(at) {
             self.wakes.remove(&(before, id));
         }
@@ -793,10 +935,10 @@ impl Agenda {
 
     fn unlink(&mut self, id: Id, token: &SecretName, app: &SecretName) {
         if let Some(slot) = self.slots.get_mut(token) {
-            slot.tokens_of.retain(|&other| other != id);
+            slot.tokens_of.remove(id);
         }
         if let Some(slot) = self.slots.get_mut(app) {
-            slot.app_of.retain(|&other| other != id);
+            slot.app_of.remove(id);
         }
         for secret in [token, app] {
             if self.slots.get(secret).is_some_and(|slot| slot.tokens_of.is_empty() && slot.app_of.is_empty()) {
@@ -804,6 +946,11 @@ impl Agenda {
             }
         }
     }
+}
+
+/// Namespace and name of the integration in a place.
+fn key_at(places: &[Place], id: Id) -> Option<(&str, &str)> {
+    places.get(id as usize)?.key()
 }
 
 fn intern<T: Clone + Eq + std::hash::Hash>(known: &mut HashMap<T, Arc<T>>, value: T) -> Arc<T> {
@@ -823,7 +970,9 @@ pub(super) fn seconds(duration: Duration) -> i64 {
 /// Tells two statuses apart; an absent one is 0.
 pub(super) fn fingerprint(status: Option<&TikTokShopIntegrationStatus>) -> u64 {
     use std::hash::{DefaultHasher, Hasher};
-    let Some(bytes) = status.and_then(|status| serde_json::to_vec(status).ok()) else { return 0 };
+    let Some(bytes) = status.and_then(|status| postcard::to_allocvec(&resting::Status::pack(status)).ok()) else {
+        return 0;
+    };
     let mut hasher = DefaultHasher::new();
     hasher.write(&bytes);
     hasher.finish()
@@ -842,7 +991,7 @@ impl SharedAgenda {
 impl Fleet for SharedAgenda {
     fn for_each(&self, row: &mut dyn FnMut(FleetRow<'_>)) {
         let now = crate::clock::Clock::now().timestamp();
-        for entry in self.lock().entries.iter().flatten() {
+        for entry in self.lock().places.iter().filter_map(Place::look) {
             let ready = entry.status.condition(ConditionType::Ready);
             let expires_at = |time: Option<chrono::DateTime<chrono::Utc>>| time.map(|time| time.timestamp());
             row(FleetRow {

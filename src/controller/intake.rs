@@ -7,6 +7,7 @@ use kube::Resource as _;
 use kube::runtime::watcher;
 
 use super::agenda::{Busy, Change, Id, Metadata, Presence};
+use super::resting::Uid;
 use super::watch::Told;
 use super::{BATCH, Controller, INTEGRATIONS, POLL_STRETCHED_ABOVE, SECRETS};
 use crate::cluster::Version;
@@ -63,9 +64,9 @@ impl Controller {
                     let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return };
                     let Some(version) = meta.resource_version.as_deref().and_then(Version::new) else { return };
                     let presence = Presence::Present(Metadata {
-                        uid: meta.uid.as_deref().unwrap_or_default().into(),
+                        uid: Uid::pack(meta.uid.as_deref().unwrap_or_default()).into_owned(),
                         version,
-                        annotations: meta.annotations.clone(),
+                        annotations: meta.annotations.clone().map(Box::new),
                     });
                     let list = self.list_of(SECRETS, scope);
                     self.on_secret(namespace, name, presence, list);
@@ -179,7 +180,7 @@ impl Controller {
                 Change::New => self.evaluate_siblings(id),
                 Change::Moved(before) => {
                     self.evaluate_siblings(id);
-                    let left = self.agenda.lock().slot(before).map(|slot| slot.tokens_of.clone());
+                    let left = self.agenda.lock().slot(before).map(|slot| slot.tokens_of.to_vec());
                     for sibling in left.unwrap_or_default() {
                         self.evaluate(sibling);
                     }
@@ -194,7 +195,7 @@ impl Controller {
         let siblings = {
             let agenda = self.agenda.lock();
             let Some(entry) = agenda.get(id) else { return };
-            agenda.slot(&entry.token_secret).map(|slot| slot.tokens_of.clone()).unwrap_or_default()
+            agenda.slot(&entry.token_secret).map(|slot| slot.tokens_of.to_vec()).unwrap_or_default()
         };
         for sibling in siblings.into_iter().filter(|sibling| *sibling != id) {
             self.evaluate(sibling);
@@ -210,7 +211,7 @@ impl Controller {
             }
             let secret = entry.token_secret.clone();
             agenda.remove(id);
-            agenda.slot(&secret).map(|slot| slot.tokens_of.clone()).unwrap_or_default()
+            agenda.slot(&secret).map(|slot| slot.tokens_of.to_vec()).unwrap_or_default()
         };
         self.dispatch.forget(id);
         self.abandon_check(id);
@@ -232,7 +233,7 @@ impl Controller {
                 return;
             }
             slot.presence = presence;
-            (slot.tokens_of.clone(), slot.app_of.clone())
+            (slot.tokens_of.to_vec(), slot.app_of.to_vec())
         };
         for id in &tokens_of {
             let agenda = self.agenda.lock();

@@ -18,6 +18,7 @@ mod outcome;
 mod reading;
 mod refresh;
 mod report;
+mod resting;
 mod rollout;
 mod shops;
 mod watch;
@@ -326,6 +327,7 @@ impl Controller {
             }
             self.wake_the_due();
             self.start_what_may();
+            self.agenda.lock().rest();
             let sleep_until = self.sleep_until(leadership.as_ref());
             tokio::select! {
                 biased;
@@ -561,6 +563,8 @@ impl Controller {
         }
         let began = Instant::now();
         self.evaluate_now(id);
+        // Here too, as a whole fleet is looked at in one go.
+        self.agenda.lock().rest();
         self.metrics.reconciled(began.elapsed());
     }
 
@@ -603,7 +607,7 @@ impl Controller {
         }
         let decision = {
             let Some(entry) = agenda.get(id) else { return };
-            let observed = observe_entry(&agenda, id, entry, &check, self.app_version(&agenda, entry).as_ref());
+            let observed = observe_entry(&agenda, id, &entry, &check, self.app_version(&agenda, &entry).as_ref());
             decide(&observed, &self.policy, seconds_now)
         };
         let decision = match &check {
@@ -651,7 +655,7 @@ impl Controller {
     /// Must the token Secret be read before anything is decided? Takes over what needs no read.
     fn must_read(&self, agenda: &mut Agenda, id: Id, now: i64) -> bool {
         let Some(entry) = agenda.get(id) else { return false };
-        let named = self.polls(entry);
+        let named = self.polls(&entry);
         let presence = agenda.slot(&entry.token_secret).map_or(&Presence::Untold, |slot| &slot.presence);
         // Whether a claim is over is for the clock to say that it is counted on.
         let claim_may_be_over =
@@ -691,7 +695,7 @@ impl Controller {
         let outdated = check == AppCheck::Unchecked && self.apps.has_read(&entry.app);
         let need = !entry.suspended
             && (outdated
-                || self.must_look_at_app(entry)
+                || self.must_look_at_app(&entry)
                 || entry.status.observed_generation != Some(entry.generation)
                 || entry
                     .status
@@ -732,12 +736,12 @@ impl Controller {
         check: &AppCheck,
         now: chrono::DateTime<chrono::Utc>,
     ) {
-        let owner = agenda.owner_before(id).map(ToOwned::to_owned);
+        let owner = agenda.owner_before(id);
         let seconds_now = now.timestamp();
         let interval = seconds(self.settings.status_interval);
         let poll = self.poll_seconds(agenda.len());
-        let app_version = agenda.get(id).and_then(|entry| self.app_version(agenda, entry));
-        let polls = agenda.get(id).is_some_and(|entry| self.polls(entry));
+        let app_version = agenda.get(id).and_then(|entry| self.app_version(agenda, &entry));
+        let polls = agenda.get(id).is_some_and(|entry| self.polls(&entry));
         let Some(entry) = agenda.get_mut(id) else { return };
 
         let circumstances = Circumstances {

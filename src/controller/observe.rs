@@ -6,6 +6,7 @@ use chrono::DateTime;
 
 use super::agenda::{Code, Held, Known, Lacking, Metadata, ReadFacts};
 use super::claims::Claims;
+use super::resting::Uid;
 use crate::api::TikTokShopIntegrationStatus;
 use crate::api::names::{
     HANDLED_REFRESH_REQUEST, REFRESH_ATTEMPT, REFRESHED_AT, REFRESHED_FROM, SPENT_TOKENS, TOKENS_DIGEST,
@@ -127,7 +128,7 @@ pub(super) fn from_secret(
 /// where an authorization code stood there that might give tokens, of which the status says no digest.
 pub(super) fn from_status(status: &TikTokShopIntegrationStatus, metadata: &Metadata) -> Option<Known> {
     let observed = status.observed_token_secret.as_ref()?;
-    if *observed.uid != *metadata.uid || observed.resource_version != metadata.version.as_str() {
+    if Uid::pack(&observed.uid) != metadata.uid || observed.resource_version != metadata.version.to_string() {
         return None;
     }
     let pair = Digest::parse(observed.tokens_digest.as_deref()?)?;
@@ -152,7 +153,7 @@ pub(super) fn from_status(status: &TikTokShopIntegrationStatus, metadata: &Metad
         .is_some_and(|reason| !reason.is_about_secrets());
     settled.then(|| {
         Known::Held(Box::new(Held {
-            uid: metadata.uid.clone(),
+            uid: metadata.uid.unpack().into(),
             version: metadata.version.clone(),
             facts,
             handled: notes.handled,

@@ -168,7 +168,7 @@ impl Controller {
                     entry.next_poll = now + FORBIDDEN_PAUSE;
                 }
             }
-            if agenda.get(id).is_some_and(|entry| self.polls(entry)) {
+            if agenda.get(id).is_some_and(|entry| self.polls(&entry)) {
                 let poll = self.poll_seconds(agenda.len());
                 if let Some(entry) = agenda.get_mut(id) {
                     entry.next_poll = now + poll;

@@ -61,7 +61,7 @@ pub(super) fn report(
     };
     let observed = entry.known.version().map(|(uid, version)| ObservedTokenSecret {
         uid: uid.to_owned(),
-        resource_version: version.as_str().to_owned(),
+        resource_version: version.to_string(),
         // With none, the Secret is read at the next start: a code in it must not be slept over.
         tokens_digest: facts.filter(|_| entry.known.open_code().is_none()).map(|facts| facts.pair.to_string()),
     });

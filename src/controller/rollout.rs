@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat};
+use serde::{Deserialize, Serialize};
 
 use super::agenda::{Entry, Id, Known};
 use super::{Controller, Message};
@@ -31,6 +32,7 @@ const MOST_TRIES: u32 = 30;
 const MOST_TOLD: usize = 3;
 
 /// What an integration wants restarted, and how far that is.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Rollout {
     targets: Vec<RolloutRestartTarget>,
     round: Option<Round>,
@@ -40,6 +42,7 @@ pub(super) struct Rollout {
 }
 
 /// The restarts for one rotation.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Round {
     rotation: Box<str>,
     left: Vec<RolloutRestartTarget>,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -48,7 +49,7 @@ const TRIES: usize = 3;
 const MOST_SHOPS: usize = 100;
 
 /// What is known of the checks of one integration.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Checks {
     /// The pair that was accepted last, at `status.lastShopsCheckTime`.
     checked: Option<Digest>,
@@ -62,7 +63,7 @@ pub(super) struct Checks {
 }
 
 /// TikTok refused an access token that has not expired, and has accepted none since.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Refused {
     /// The pair that was refused last.
     pair: Digest,
@@ -304,7 +305,7 @@ impl Controller {
             drop(agenda);
             return self.evaluate(id);
         };
-        let observed = observe_entry(&agenda, id, entry, &check, self.app_version(&agenda, entry).as_ref());
+        let observed = observe_entry(&agenda, id, &entry, &check, self.app_version(&agenda, &entry).as_ref());
         let decision = decide(&observed, &self.policy, now);
         let is_at_work = self.under_way.contains_key(&(Arc::clone(&entry.namespace), entry.name.clone()));
         if is_at_work || self.checks.contains_key(&id) || !entry.may_check(&decision, now) {
@@ -394,7 +395,7 @@ fn take_in(entry: &mut Entry, verdict: Verdict, now: DateTime<Utc>) -> Option<Ev
                 *version = after.clone();
                 // With it, a restart finds the Secret as the status says, and reads nothing.
                 if let Some(observed) = &mut entry.status.observed_token_secret {
-                    after.as_str().clone_into(&mut observed.resource_version);
+                    observed.resource_version = after.to_string();
                 }
             }
             if !is_about(pair) {

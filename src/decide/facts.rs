@@ -1,5 +1,7 @@
 //! What was observed of one integration, parsed once, in plain types.
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::{Reason, RefreshBefore};
 use crate::tokens::Digest;
 
@@ -84,7 +86,7 @@ pub enum SecretState<'a> {
 }
 
 /// What is known of a pair of tokens, without the tokens. Times are Unix seconds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenFacts {
     /// Digest of the pair.
     pub pair: Digest,
@@ -103,7 +105,7 @@ pub struct TokenFacts {
 }
 
 /// What is known of an authorization code, without the code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CodeFacts {
     /// Is it known to be of no use: exchanged before, or refused?
     pub known_spent: bool,
@@ -114,7 +116,7 @@ pub struct CodeFacts {
 }
 
 /// A claim that stands on the Secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimFacts {
     /// How it is to be taken.
     pub standing: ClaimStanding,
@@ -127,7 +129,7 @@ pub struct ClaimFacts {
 }
 
 /// How a claim is to be taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClaimStanding {
     /// Another's, which may be at work until then.
     Alive {

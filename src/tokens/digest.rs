@@ -3,6 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::hmac;
+use serde::{Deserialize, Serialize};
 
 use super::SecretText;
 
@@ -12,7 +13,7 @@ const LENGTH: usize = 16;
 /// A truncated HMAC-SHA256 of a token value, keyed by an integration's UID.
 ///
 /// It may be shown: without the value nobody can compute it, and tokens are far too long to guess.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Digest([u8; LENGTH]);
 
 impl Digest {
@@ -108,7 +109,7 @@ const MOST_SPENT: usize = 24;
 ///
 /// A GitOps tool puts back the file that it has, which may be many rotations old. So the very first is kept, too, when
 /// others are forgotten.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SpentTokens(Vec<Digest>);
 
 impl SpentTokens {

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::{NotUtf8, SecretText};
 
 /// Keys of an app Secret's data.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct AppKeyNames {
     /// Key of the app key.
     pub app_key: Box<str>,
@@ -20,7 +20,7 @@ pub struct AppKeyNames {
 }
 
 /// Keys of a token Secret's data.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct TokenKeyNames {
     /// Key of the access token.
     pub access_token: Box<str>,

@@ -1,0 +1,470 @@
+//! Entries at rest: nearly all of a fleet, nearly all of the time. Each is one short block of bytes instead of a hundred
+//! fields and two dozen allocations, and is made whole again when somebody looks at it.
+//!
+//! Nothing is left out: what is made whole is equal to what was put to rest, which every debug build checks each time.
+//! What many integrations share (a namespace, the names of keys, an app Secret) is kept once, beside the bytes.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::agenda::{AppRef, Entry};
+use crate::api::timestamp::format;
+use crate::api::{
+    CheckedShop, Condition, ConditionStatus, ConditionType, LastError, ObservedTokenSecret, Reason, RolloutRestart,
+    Seller, TikTokShopIntegrationStatus,
+};
+use crate::cluster::Version;
+use crate::tokens::{Digest, TokenKeyNames};
+
+/// What many integrations share.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Common {
+    pub namespace: Arc<str>,
+    pub token_keys: Arc<TokenKeyNames>,
+    pub app: AppRef,
+}
+
+/// An entry at rest.
+pub(super) struct Resting {
+    common: Arc<Common>,
+    bytes: Box<[u8]>,
+}
+
+impl Resting {
+    /// Puts an entry to rest. `scratch` is room to work in.
+    pub(super) fn new(entry: &Entry, common: Arc<Common>, scratch: &mut Vec<u8>) -> Self {
+        scratch.clear();
+        // Into memory, and of types that have no way to fail.
+        *scratch = postcard::to_extend(entry, std::mem::take(scratch)).expect("an entry has a form in bytes");
+        let resting = Self { common, bytes: scratch.as_slice().into() };
+        debug_assert_eq!(*entry, resting.awake(), "an entry changes by being put to rest");
+        resting
+    }
+
+    /// The entry, made whole.
+    pub(super) fn awake(&self) -> Entry {
+        let mut entry: Entry = postcard::from_bytes(&self.bytes).expect("these bytes were made from an entry");
+        let Common { namespace, token_keys, app } = &*self.common;
+        entry.namespace = Arc::clone(namespace);
+        entry.token_secret.0 = Arc::clone(namespace);
+        entry.token_keys = Arc::clone(token_keys);
+        entry.app = app.clone();
+        entry
+    }
+
+    /// Its namespace and name, without making it whole.
+    pub(super) fn key(&self) -> (&str, &str) {
+        // An entry begins with its name.
+        let (name, _) = postcard::take_from_bytes(&self.bytes).expect("these bytes were made from an entry");
+        (&self.common.namespace, name)
+    }
+}
+
+/// A UID: a UUID wherever the API server made it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Uid<'a> {
+    Uuid([u8; 16]),
+    Other(Cow<'a, str>),
+}
+
+/// Where a UUID's text has its hyphens.
+const HYPHENS: [usize; 4] = [8, 13, 18, 23];
+
+impl<'a> Uid<'a> {
+    pub(super) fn pack(text: &'a str) -> Self {
+        let parse = || {
+            let digit = |byte: u8| match byte {
+                b'0'..=b'9' => Some(byte - b'0'),
+                b'a'..=b'f' => Some(byte - b'a' + 10),
+                _ => None,
+            };
+            let bytes = text.as_bytes();
+            if bytes.len() != 36 || HYPHENS.iter().any(|at| bytes[*at] != b'-') {
+                return None;
+            }
+            let mut digits = bytes.iter().enumerate().filter(|(at, _)| !HYPHENS.contains(at)).map(|(_, byte)| *byte);
+            let mut packed = [0; 16];
+            for byte in &mut packed {
+                *byte = digit(digits.next()?)? << 4 | digit(digits.next()?)?;
+            }
+            Some(packed)
+        };
+        parse().map_or(Self::Other(Cow::Borrowed(text)), Self::Uuid)
+    }
+
+    pub(super) fn into_owned(self) -> Uid<'static> {
+        match self {
+            Self::Uuid(packed) => Uid::Uuid(packed),
+            Self::Other(text) => Uid::Other(Cow::Owned(text.into_owned())),
+        }
+    }
+
+    pub(super) fn unpack(&self) -> String {
+        match self {
+            Self::Uuid(packed) => {
+                let mut text = String::with_capacity(36);
+                for byte in packed {
+                    if HYPHENS.contains(&text.len()) {
+                        text.push('-');
+                    }
+                    for digit in [byte >> 4, byte & 15] {
+                        text.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+                    }
+                }
+                text
+            }
+            Self::Other(text) => text.to_string(),
+        }
+    }
+}
+
+/// For `#[serde(with = …)]` on a UID.
+pub(super) mod uid {
+    use super::{Deserialize, Deserializer, Serialize, Serializer, Uid};
+
+    pub fn serialize<S: Serializer>(uid: &str, serializer: S) -> Result<S::Ok, S::Error> {
+        Uid::pack(uid).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<str>, D::Error> {
+        Ok(Uid::deserialize(deserializer)?.unpack().into())
+    }
+}
+
+/// For `#[serde(with = …)]` on the name of a Secret in the entry's own namespace.
+pub(super) mod secret_name {
+    use std::sync::Arc;
+
+    use super::super::agenda::SecretName;
+    use super::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(secret: &SecretName, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&secret.1)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretName, D::Error> {
+        Ok((Arc::default(), <&str>::deserialize(deserializer)?.into()))
+    }
+}
+
+/// For `#[serde(with = …)]` on a status.
+pub(super) mod status {
+    use super::{Deserialize, Deserializer, Serialize, Serializer, Status, TikTokShopIntegrationStatus};
+
+    pub fn serialize<S: Serializer>(status: &TikTokShopIntegrationStatus, serializer: S) -> Result<S::Ok, S::Error> {
+        Status::pack(status).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Box<TikTokShopIntegrationStatus>, D::Error> {
+        Ok(Box::new(Status::deserialize(deserializer)?.unpack()))
+    }
+}
+
+/// For `#[serde(with = …)]` on an error.
+pub(super) mod error {
+    use super::{Deserialize, Deserializer, Error, LastError, Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub fn serialize<S: Serializer>(error: &Option<Box<LastError>>, serializer: S) -> Result<S::Ok, S::Error> {
+        error.as_deref().map(Error::pack).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<LastError>>, D::Error> {
+        Ok(Option::<Error>::deserialize(deserializer)?.map(|error| Box::new(error.unpack())))
+    }
+}
+
+/// A status, as it is kept. Its own form leaves out what is absent, which takes names to tell.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Status<'a> {
+    observed_generation: Option<i64>,
+    conditions: Vec<PackedCondition<'a>>,
+    times: [Option<i64>; 6],
+    hours_until_expiry: Option<u64>,
+    consecutive_failures: Option<u32>,
+    last_error: Option<Error<'a>>,
+    last_handled_refresh_request: Option<Cow<'a, str>>,
+    observed_token_secret: Option<Observed<'a>>,
+    seller: Option<(Text<'a>, Text<'a>, Text<'a>, Option<i64>)>,
+    rollout_restart: Option<Text<'a>>,
+    shops: Vec<(Cow<'a, str>, [Text<'a>; 4])>,
+}
+
+type Text<'a> = Option<Cow<'a, str>>;
+
+#[derive(Serialize, Deserialize)]
+struct PackedCondition<'a> {
+    type_: Word<'a>,
+    status: ConditionStatus,
+    observed_generation: Option<i64>,
+    last_transition_time: i64,
+    reason: Word<'a>,
+    message: Message<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Error<'a> {
+    reason: Word<'a>,
+    message: Cow<'a, str>,
+    code: Option<i64>,
+    request_id: Text<'a>,
+    time: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Observed<'a> {
+    uid: Uid<'a>,
+    version: Option<Version>,
+    resource_version: Text<'a>,
+    digest: Option<Digest>,
+    tokens_digest: Text<'a>,
+}
+
+/// A word of this operator's, by its number; or another.
+#[derive(Serialize, Deserialize)]
+enum Word<'a> {
+    Known(u8),
+    Other(Cow<'a, str>),
+}
+
+/// The two messages that nearly every integration has; or another.
+#[derive(Serialize, Deserialize)]
+enum Message<'a> {
+    Expires(i64),
+    Refreshed(i64),
+    Other(Cow<'a, str>),
+}
+
+const TYPES: [ConditionType; 3] = [ConditionType::Ready, ConditionType::Refreshed, ConditionType::Stalled];
+
+impl<'a> Word<'a> {
+    fn pack(word: &'a str, mut known: impl Iterator<Item = &'static str>) -> Self {
+        let number = known.position(|known| known == word).and_then(|number| u8::try_from(number).ok());
+        number.map_or(Self::Other(Cow::Borrowed(word)), Self::Known)
+    }
+
+    fn unpack(&self, mut known: impl Iterator<Item = &'static str>) -> String {
+        match self {
+            Self::Known(number) => known.nth(usize::from(*number)).unwrap_or_default().to_owned(),
+            Self::Other(word) => word.to_string(),
+        }
+    }
+}
+
+fn types() -> impl Iterator<Item = &'static str> {
+    TYPES.iter().map(|type_| type_.as_str())
+}
+
+fn reasons() -> impl Iterator<Item = &'static str> {
+    Reason::ALL.iter().map(|reason| reason.as_str())
+}
+
+const EXPIRES: &str = "the access token expires at ";
+const REFRESHED: &str = "the tokens were refreshed at ";
+
+impl<'a> Message<'a> {
+    fn pack(text: &'a str) -> Self {
+        let time = |rest: &str| {
+            let time = DateTime::parse_from_rfc3339(rest).ok()?.to_utc();
+            (format(time) == rest).then_some(time.timestamp())
+        };
+        let expires = || text.strip_prefix(EXPIRES).and_then(time).map(Self::Expires);
+        let refreshed = || text.strip_prefix(REFRESHED).and_then(time).map(Self::Refreshed);
+        expires().or_else(refreshed).unwrap_or(Self::Other(Cow::Borrowed(text)))
+    }
+
+    fn unpack(&self) -> String {
+        let with_time = |begin: &str, seconds: i64| format!("{begin}{}", format(time(seconds)));
+        match self {
+            Self::Expires(at) => with_time(EXPIRES, *at),
+            Self::Refreshed(at) => with_time(REFRESHED, *at),
+            Self::Other(text) => text.to_string(),
+        }
+    }
+}
+
+/// Statuses hold whole seconds within the years 0 to 9999.
+fn time(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(seconds, 0).unwrap_or_default()
+}
+
+fn text(text: Option<&String>) -> Text<'_> {
+    text.map(|text| Cow::Borrowed(text.as_str()))
+}
+
+fn owned(text: Text<'_>) -> Option<String> {
+    text.map(Cow::into_owned)
+}
+
+impl<'a> Error<'a> {
+    fn pack(error: &'a LastError) -> Self {
+        let LastError { reason, message, code, request_id, time } = error;
+        Self {
+            reason: Word::pack(reason, reasons()),
+            message: Cow::Borrowed(message),
+            code: *code,
+            request_id: text(request_id.as_ref()),
+            time: time.timestamp(),
+        }
+    }
+
+    fn unpack(self) -> LastError {
+        LastError {
+            reason: self.reason.unpack(reasons()),
+            message: self.message.into_owned(),
+            code: self.code,
+            request_id: owned(self.request_id),
+            time: time(self.time),
+        }
+    }
+}
+
+impl<'a> Observed<'a> {
+    fn pack(observed: &'a ObservedTokenSecret) -> Self {
+        let ObservedTokenSecret { uid, resource_version, tokens_digest } = observed;
+        let version = Version::new(resource_version);
+        let digest = tokens_digest.as_deref().and_then(Digest::parse);
+        Self {
+            uid: Uid::pack(uid),
+            resource_version: text(Some(resource_version).filter(|_| version.is_none())),
+            version,
+            tokens_digest: text(tokens_digest.as_ref().filter(|_| digest.is_none())),
+            digest,
+        }
+    }
+
+    fn unpack(self) -> ObservedTokenSecret {
+        let version = self.version.map(|version| version.to_string());
+        ObservedTokenSecret {
+            uid: self.uid.unpack(),
+            resource_version: version.or(owned(self.resource_version)).unwrap_or_default(),
+            tokens_digest: self.digest.map(|digest| digest.to_string()).or(owned(self.tokens_digest)),
+        }
+    }
+}
+
+impl<'a> PackedCondition<'a> {
+    fn pack(condition: &'a Condition) -> Self {
+        let Condition { type_, status, observed_generation, last_transition_time, reason, message } = condition;
+        Self {
+            type_: Word::pack(type_, types()),
+            status: *status,
+            observed_generation: *observed_generation,
+            last_transition_time: last_transition_time.timestamp(),
+            reason: Word::pack(reason, reasons()),
+            message: Message::pack(message),
+        }
+    }
+
+    fn unpack(self) -> Condition {
+        Condition {
+            type_: self.type_.unpack(types()),
+            status: self.status,
+            observed_generation: self.observed_generation,
+            last_transition_time: time(self.last_transition_time),
+            reason: self.reason.unpack(reasons()),
+            message: self.message.unpack(),
+        }
+    }
+}
+
+impl<'a> Status<'a> {
+    pub(super) fn pack(status: &'a TikTokShopIntegrationStatus) -> Self {
+        let TikTokShopIntegrationStatus {
+            observed_generation,
+            conditions,
+            access_token_expires_at,
+            refresh_token_expires_at,
+            hours_until_expiry,
+            next_refresh_time,
+            last_refresh_time,
+            last_attempt_time,
+            consecutive_failures,
+            last_error,
+            last_handled_refresh_request,
+            observed_token_secret,
+            seller,
+            rollout_restart,
+            shops,
+            last_shops_check_time,
+        } = status;
+        let times = [
+            access_token_expires_at,
+            refresh_token_expires_at,
+            next_refresh_time,
+            last_refresh_time,
+            last_attempt_time,
+            last_shops_check_time,
+        ];
+        Self {
+            observed_generation: *observed_generation,
+            conditions: conditions.iter().map(PackedCondition::pack).collect(),
+            times: times.map(|time| time.map(|time| time.timestamp())),
+            hours_until_expiry: *hours_until_expiry,
+            consecutive_failures: *consecutive_failures,
+            last_error: last_error.as_ref().map(Error::pack),
+            last_handled_refresh_request: text(last_handled_refresh_request.as_ref()),
+            observed_token_secret: observed_token_secret.as_ref().map(Observed::pack),
+            seller: seller.as_ref().map(|Seller { open_id, name, base_region, user_type }| {
+                (text(open_id.as_ref()), text(name.as_ref()), text(base_region.as_ref()), *user_type)
+            }),
+            rollout_restart: rollout_restart
+                .as_ref()
+                .map(|RolloutRestart { restarted_at }| text(restarted_at.as_ref())),
+            shops: shops
+                .iter()
+                .map(|CheckedShop { id, name, region, code, seller_type }| {
+                    (Cow::Borrowed(id.as_str()), [name, region, code, seller_type].map(|word| text(word.as_ref())))
+                })
+                .collect(),
+        }
+    }
+
+    fn unpack(self) -> TikTokShopIntegrationStatus {
+        let [
+            access_token_expires_at,
+            refresh_token_expires_at,
+            next_refresh_time,
+            last_refresh_time,
+            last_attempt_time,
+            last_shops_check_time,
+        ] = self.times.map(|at| at.map(time));
+        TikTokShopIntegrationStatus {
+            observed_generation: self.observed_generation,
+            conditions: self.conditions.into_iter().map(PackedCondition::unpack).collect(),
+            access_token_expires_at,
+            refresh_token_expires_at,
+            hours_until_expiry: self.hours_until_expiry,
+            next_refresh_time,
+            last_refresh_time,
+            last_attempt_time,
+            consecutive_failures: self.consecutive_failures,
+            last_error: self.last_error.map(Error::unpack),
+            last_handled_refresh_request: owned(self.last_handled_refresh_request),
+            observed_token_secret: self.observed_token_secret.map(Observed::unpack),
+            seller: self.seller.map(|(open_id, name, base_region, user_type)| Seller {
+                open_id: owned(open_id),
+                name: owned(name),
+                base_region: owned(base_region),
+                user_type,
+            }),
+            rollout_restart: self
+                .rollout_restart
+                .map(|restarted_at| RolloutRestart { restarted_at: owned(restarted_at) }),
+            shops: self
+                .shops
+                .into_iter()
+                .map(|(id, words)| {
+                    let [name, region, code, seller_type] = words.map(owned);
+                    CheckedShop { id: id.into_owned(), name, region, code, seller_type }
+                })
+                .collect(),
+            last_shops_check_time,
+        }
+    }
+}
