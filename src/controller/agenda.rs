@@ -434,6 +434,7 @@ pub(super) struct Metadata {
     pub uid: Uid<'static>,
     pub version: Version,
     /// This operator's annotations on it; dropped once they are used.
+    #[expect(clippy::box_collection, reason = "a third of the room where there are none, as with nearly all")]
     pub annotations: Option<Box<BTreeMap<String, String>>>,
 }
 

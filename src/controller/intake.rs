@@ -236,6 +236,10 @@ impl Controller {
             (slot.tokens_of.to_vec(), slot.app_of.to_vec())
         };
         for id in &tokens_of {
+            // Of a fleet at rest nothing is under way, and nobody need be woken to find that out.
+            if self.under_way.is_empty() {
+                break;
+            }
             let agenda = self.agenda.lock();
             let Some(entry) = agenda.get(*id) else { continue };
             if let Some(job) = self.under_way.get(&(Arc::clone(&entry.namespace), entry.name.clone())) {

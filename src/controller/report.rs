@@ -473,15 +473,43 @@ pub(super) fn expiring_warning(entry: &Entry, facts: &TokenFacts, now: i64) -> O
 /// Secret alone does not: a label put on it costs a read and no write. Nor do the hours, which have
 /// their own time to be written.
 pub(super) fn differs(old: &TikTokShopIntegrationStatus, new: &TikTokShopIntegrationStatus, hours_too: bool) -> bool {
-    let without_version = |status: &TikTokShopIntegrationStatus| {
-        let mut status = status.clone();
-        if let Some(observed) = &mut status.observed_token_secret {
-            observed.resource_version.clear();
-        }
-        if !hours_too {
-            status.hours_until_expiry = None;
-        }
-        status
-    };
-    without_version(old) != without_version(new)
+    // Named one by one, so that a new field is not forgotten here.
+    let TikTokShopIntegrationStatus {
+        observed_generation,
+        conditions,
+        access_token_expires_at,
+        refresh_token_expires_at,
+        hours_until_expiry,
+        next_refresh_time,
+        last_refresh_time,
+        last_attempt_time,
+        consecutive_failures,
+        last_error,
+        last_handled_refresh_request,
+        observed_token_secret,
+        seller,
+        rollout_restart,
+        shops,
+        last_shops_check_time,
+    } = old;
+    *observed_generation != new.observed_generation
+        || *conditions != new.conditions
+        || *access_token_expires_at != new.access_token_expires_at
+        || *refresh_token_expires_at != new.refresh_token_expires_at
+        || (hours_too && *hours_until_expiry != new.hours_until_expiry)
+        || *next_refresh_time != new.next_refresh_time
+        || *last_refresh_time != new.last_refresh_time
+        || *last_attempt_time != new.last_attempt_time
+        || *consecutive_failures != new.consecutive_failures
+        || *last_error != new.last_error
+        || *last_handled_refresh_request != new.last_handled_refresh_request
+        || but_for_version(observed_token_secret.as_ref()) != but_for_version(new.observed_token_secret.as_ref())
+        || *seller != new.seller
+        || *rollout_restart != new.rollout_restart
+        || *shops != new.shops
+        || *last_shops_check_time != new.last_shops_check_time
+}
+
+fn but_for_version(observed: Option<&ObservedTokenSecret>) -> Option<(&str, Option<&str>)> {
+    observed.map(|observed| (&*observed.uid, observed.tokens_digest.as_deref()))
 }

@@ -468,3 +468,55 @@ impl<'a> Status<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Statuses that this version would not write: of a newer operator, or of a foreign hand.
+    #[test]
+    fn a_status_is_the_same_after_its_rest_whoever_wrote_it() {
+        let uuid = "0123abcd-4567-89ef-0123-456789abcdef";
+        let condition = |type_: &str, reason: &str, message: &str| {
+            serde_json::json!({"type": type_, "status": "False", "reason": reason, "message": message,
+                "lastTransitionTime": "2026-01-02T03:04:05Z"})
+        };
+        for message in [
+            "the access token expires at 2026-01-02T03:04:05Z",
+            "the tokens were refreshed at 2026-01-02T03:04:05Z",
+            "the access token expires at 2026-01-02T03:04:05+00:00",
+            "the access token expires at 9999-12-31T23:59:59Z and not before",
+            "",
+        ] {
+            for (uid, version, digest) in [
+                (uuid, "18446744073709551615", Some("00112233445566778899aabbccddeeff")),
+                (
+                    "0123ABCD-4567-89ef-0123-456789abcdef",
+                    "18446744073709551616",
+                    Some("00112233445566778899AABBCCDDEEFF"),
+                ),
+                ("0123abcd-4567-89ef-0123456789-abcdef", "007", Some("")),
+                ("", "", None),
+                ("ü", "0", None),
+            ] {
+                let status: TikTokShopIntegrationStatus = serde_json::from_value(serde_json::json!({
+                    "observedGeneration": 7, "hoursUntilExpiry": 5, "consecutiveFailures": 3,
+                    "conditions": [condition("Ready", "TokenValid", message), condition("Odd", "Newer", message)],
+                    "accessTokenExpiresAt": "0000-01-01T00:00:00Z", "lastShopsCheckTime": "9999-12-31T23:59:59Z",
+                    "lastError": {"reason": "Newer", "message": message, "code": -1, "requestId": "r",
+                        "time": "2026-01-02T03:04:05Z"},
+                    "lastHandledRefreshRequest": message,
+                    "observedTokenSecret": {"uid": uid, "resourceVersion": version, "tokensDigest": digest},
+                    "seller": {"name": "n", "userType": 1}, "rolloutRestart": {},
+                    "shops": [{"id": "1", "region": "VN"}, {"id": "2", "name": "n", "code": "c", "sellerType": "s"}],
+                }))
+                .unwrap();
+                let bytes = postcard::to_allocvec(&Status::pack(&status)).unwrap();
+                assert_eq!(postcard::from_bytes::<Status<'_>>(&bytes).unwrap().unpack(), status);
+            }
+        }
+        let nothing = TikTokShopIntegrationStatus::default();
+        let bytes = postcard::to_allocvec(&Status::pack(&nothing)).unwrap();
+        assert_eq!(postcard::from_bytes::<Status<'_>>(&bytes).unwrap().unpack(), nothing);
+    }
+}
