@@ -68,7 +68,7 @@ pub fn version(is_current: bool) -> Version {
 }
 
 pub fn is_current(version: &Version) -> bool {
-    version.as_str() == "2"
+    version.to_string() == "2"
 }
 
 /// The annotation `refreshed-from`: a spent token or, where TikTok did not rotate, a pair.
