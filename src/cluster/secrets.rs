@@ -397,6 +397,13 @@ mod tests {
     }
 
     #[test]
+    fn a_version_shows_as_the_api_server_wrote_it() {
+        for text in ["7", "007", "+7", "18446744073709551615", "18446744073709551616", "1e3", "abc", "00"] {
+            assert_eq!(Version::new(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
     fn versions_are_compared_as_numbers_where_they_are_numbers() {
         let version = |text| Version::new(text).unwrap();
         assert!(version("10").covers(&version("9")));

@@ -4,7 +4,7 @@
 //! It replaces kube-runtime's `Store` and `Controller`: those keep whole objects, double on a
 //! relist, and start work in order of arrival (see `docs/src/decisions/agenda.md`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use hashbrown::HashTable;
 use kube::Resource as _;
 use serde::{Deserialize, Serialize};
 
+use super::observe::Notes;
 use super::resting::{self, Common, Resting, Uid};
 use super::rollout::Rollout;
 use super::shops::Checks;
@@ -433,9 +434,8 @@ pub(super) enum Presence {
 pub(super) struct Metadata {
     pub uid: Uid<'static>,
     pub version: Version,
-    /// This operator's annotations on it; dropped once they are used.
-    #[expect(clippy::box_collection, reason = "a third of the room where there are none, as with nearly all")]
-    pub annotations: Option<Box<BTreeMap<String, String>>>,
+    /// What this operator's annotations on it say; dropped once it is used.
+    pub notes: Option<Box<Notes>>,
 }
 
 /// Where an integration is kept.
@@ -862,10 +862,10 @@ impl Agenda {
         concerned
     }
 
-    /// Drops a Secret's annotations: what they tell was used, and there are as many of them as shops.
-    pub(super) fn drop_annotations(&mut self, secret: &SecretName) {
+    /// Drops what a Secret's annotations say: it was used, and there is as much of it as there are shops.
+    pub(super) fn drop_notes(&mut self, secret: &SecretName) {
         if let Some(Slot { presence: Presence::Present(metadata), .. }) = self.slots.get_mut(secret) {
-            metadata.annotations = None;
+            metadata.notes = None;
         }
     }
 

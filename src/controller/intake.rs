@@ -7,6 +7,7 @@ use kube::Resource as _;
 use kube::runtime::watcher;
 
 use super::agenda::{Busy, Change, Id, Metadata, Presence};
+use super::observe::Notes;
 use super::resting::Uid;
 use super::watch::Told;
 use super::{BATCH, Controller, INTEGRATIONS, POLL_STRETCHED_ABOVE, SECRETS};
@@ -66,7 +67,7 @@ impl Controller {
                     let presence = Presence::Present(Metadata {
                         uid: Uid::pack(meta.uid.as_deref().unwrap_or_default()).into_owned(),
                         version,
-                        annotations: meta.annotations.clone().map(Box::new),
+                        notes: meta.annotations.as_ref().map(|annotations| Box::new(Notes::read(annotations))),
                     });
                     let list = self.list_of(SECRETS, scope);
                     self.on_secret(namespace, name, presence, list);

@@ -677,12 +677,12 @@ impl Controller {
             if let Some(entry) = agenda.get_mut(id) {
                 entry.known = known;
             }
-            agenda.drop_annotations(&secret);
+            agenda.drop_notes(&secret);
             return false;
         }
         let must_read = is_outdated || claim_may_be_over || ask_again;
         if !must_read {
-            agenda.drop_annotations(&secret);
+            agenda.drop_notes(&secret);
         }
         must_read
     }

@@ -16,7 +16,10 @@ use crate::decide::{CodeFacts, TokenFacts};
 use crate::tokens::{Digest, DigestKey, ParsedTokens, SpentTokens, TokenKeyNames};
 
 /// What the annotations on a token Secret say.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Notes {
+    /// Does a claim stand there?
+    pub claimed: bool,
     pub refreshed_at: Option<i64>,
     pub refreshed_from: Option<Digest>,
     pub spent: SpentTokens,
@@ -28,6 +31,7 @@ impl Notes {
     pub(super) fn read(annotations: &BTreeMap<String, String>) -> Self {
         let text = |name: &str| annotations.get(name).map(String::as_str);
         Self {
+            claimed: annotations.contains_key(REFRESH_ATTEMPT),
             refreshed_at: text(REFRESHED_AT)
                 .and_then(|at| DateTime::parse_from_rfc3339(at).ok())
                 .map(|at| at.timestamp()),
@@ -132,11 +136,7 @@ pub(super) fn from_status(status: &TikTokShopIntegrationStatus, metadata: &Metad
         return None;
     }
     let pair = Digest::parse(observed.tokens_digest.as_deref()?)?;
-    let annotations = metadata.annotations.as_ref()?;
-    if annotations.contains_key(REFRESH_ATTEMPT) {
-        return None;
-    }
-    let notes = Notes::read(annotations);
+    let notes = metadata.notes.as_deref().filter(|notes| !notes.claimed)?;
     let facts = TokenFacts {
         pair,
         // Without an expiry the status can't tell "unknown" from "not yet written".
@@ -156,7 +156,7 @@ pub(super) fn from_status(status: &TikTokShopIntegrationStatus, metadata: &Metad
             uid: metadata.uid.unpack().into(),
             version: metadata.version.clone(),
             facts,
-            handled: notes.handled,
+            handled: notes.handled.clone(),
             read: None,
             code: None,
         }))
