@@ -5,7 +5,9 @@
 
 mod alerts;
 mod dashboard;
+mod notifications;
 mod promql;
 mod promtool;
 mod stage;
 mod story;
+mod webhook;
