@@ -7,9 +7,14 @@ use std::{
     time::Duration,
 };
 
+use kube::{
+    Client,
+    api::{Patch, PatchParams},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tiktok_shop_testkit::{
+    fixtures::{self, has_condition, integration},
     poll,
     ports::free_port,
     process::{Child, Program},
@@ -18,6 +23,7 @@ use tiktok_shop_testkit::{
 
 use crate::{
     promtool::{self, Rule},
+    stage::{DAY, Stage, is, wait},
     webhook::{Message, Webhook},
 };
 
@@ -336,4 +342,112 @@ fn reads(text: &str, rule: &Rule) {
         let part = &rule.annotations[name];
         assert!(text.contains(part.as_str()), "the message does not say its {name}, {part:?}:\n{text}");
     }
+}
+
+/// What Flux makes of an integration, by the expressions of the page. They are evaluated by the API server, which has
+/// the same CEL library as Flux has, in a policy that tells of a dry run of a write of the status.
+///
+/// Flux itself asks for `failed` before `current`, and waits where neither is true, or one can't be evaluated.
+struct Health {
+    client: Client,
+    namespace: String,
+}
+
+impl Health {
+    async fn of(stage: &Stage) -> Self {
+        let text = Files::new().text("flux.yaml");
+        let kustomization = text.split("\n---\n").next().expect("a document");
+        let kustomization: Value = serde_saphyr::from_str(kustomization).expect("it is YAML");
+        let check = &kustomization["spec"]["healthCheckExprs"][0];
+        assert_eq!(
+            (&check["apiVersion"], &check["kind"]),
+            (&json!("tiktokshop.dev/v1alpha1"), &json!("TikTokShopIntegration"))
+        );
+        // In Flux the fields of the object are variables; here they are made so.
+        let value = |name: &str| {
+            let expression = check[name].as_str().unwrap_or_else(|| panic!("there is no expression {name}"));
+            format!("[object.spec].all(spec, [object.status].all(status, {expression}))")
+        };
+        let (failed, current) = (value("failed"), value("current"));
+        let name = stage.namespace.clone();
+        let policy = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
+            "spec": {
+                "matchConstraints": {"resourceRules": [{
+                    "apiGroups": ["tiktokshop.dev"], "apiVersions": ["*"], "operations": ["UPDATE"],
+                    "resources": ["tiktokshopintegrations/status"],
+                }]},
+                "matchConditions": [{
+                    "name": "asked",
+                    "expression": format!("request.dryRun && request.namespace == '{}'", stage.namespace),
+                }],
+                "validations": [{
+                    "expression": "false",
+                    "message": "health: waits, for it can't be evaluated",
+                    "messageExpression": format!("{failed} ? 'health: failed' : {current} ? 'health: current' : 'health: waits'"),
+                }],
+            },
+        });
+        let binding = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]},
+        });
+        for manifest in [policy, binding] {
+            stage.plane.apply(&manifest.to_string()).await;
+        }
+        Self { client: stage.client.clone(), namespace: name }
+    }
+
+    /// In a word.
+    async fn look(&self, name: &str) -> String {
+        let integrations = fixtures::integrations(&self.client, &self.namespace);
+        let params = PatchParams { dry_run: true, ..PatchParams::default() };
+        let mut last = "never asked".to_owned();
+        let found = poll::until(SOON, async || {
+            // A policy that has just been made is not yet heeded.
+            match integrations.patch_status(name, &params, &Patch::Merge(json!({}))).await {
+                Ok(_) => None,
+                Err(error) => {
+                    last = error.to_string();
+                    let (_, word) = last.split_once("health: ")?;
+                    let end = word.find(|character: char| !character.is_ascii_lowercase()).unwrap_or(word.len());
+                    Some(word[..end].to_owned())
+                }
+            }
+        });
+        found.await.unwrap_or_else(|| panic!("nothing is told of {name}: {last}"))
+    }
+}
+
+#[tokio::test]
+async fn flux_takes_a_shop_for_healthy_or_failed_as_the_page_says() {
+    let stage = Stage::new().await;
+    let health = Health::of(&stage).await;
+    let operator = stage.operator("one", &stage.ways[0]).start();
+    wait(&operator, "leadership", |scrape| is(scrape, "tiktokshop_leader", &[], 1.0)).await;
+    stage.shop("well", 5 * DAY).await;
+    stage.shop("refused", 5 * DAY).await;
+    stage.simulator.deauthorize("refused").await;
+    stage.request("refused", "now").await;
+    stage.latecomer("late").await;
+    stage.new_shop(&stage.living("resting", -60), |resting| resting.suspend(true)).await;
+    integration(&stage.namespace, "forgotten", "no-such-secret", "app").create(&stage.client).await;
+    let expected = [
+        ("well", "True", "TokenValid", "current"),
+        // Its access token lives, and nothing but a person keeps it alive.
+        ("refused", "True", "RefreshTokenRejected", "failed"),
+        ("late", "False", "AuthorizationCodeRejected", "failed"),
+        // Its access token has expired, and nobody wants another.
+        ("resting", "False", "Suspended", "current"),
+        // It may be applied in a moment.
+        ("forgotten", "False", "TokenSecretNotFound", "waits"),
+    ];
+    for (name, ready, reason, said) in expected {
+        let as_told = |status: &Value| has_condition(status, "Ready", ready, reason);
+        fixtures::wait_for_status(&stage.client, &stage.namespace, name, reason, as_told, SOON).await;
+        assert_eq!(health.look(name).await, said, "of {name}, which is {reason}");
+    }
+    operator.sigterm(SOON).await;
+    integration(&stage.namespace, "unseen", "well", "app").create(&stage.client).await;
+    assert_eq!(health.look("unseen").await, "waits", "of one that no operator has looked at");
 }
