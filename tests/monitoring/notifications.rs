@@ -134,6 +134,40 @@ async fn each_alert_goes_to_whom_the_page_says() {
     goes_to("shops-chat", &others).await;
 }
 
+/// What is written twice, for Alertmanager and for the Prometheus Operator, is the same.
+#[test]
+fn the_alertmanagerconfig_says_what_the_plain_configuration_says() {
+    let files = Files::new();
+    let (plain, custom) = (files.yaml("alertmanager.yml"), &files.yaml("alertmanagerconfig.yaml")["spec"]);
+    let matchers = |value: &Value| -> Value {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let each = value.as_array().into_iter().flatten();
+        each.map(|matcher| {
+            format!("{}{}{:?}", text(&matcher["name"]), text(&matcher["matchType"]), text(&matcher["value"]))
+        })
+        .collect()
+    };
+    let route = &plain["route"]["routes"][0];
+    let ours = &custom["route"];
+    // A route by team is an addition of the reader's.
+    for (plain, custom) in [(route, ours), (&route["routes"][0], &ours["routes"][0])] {
+        assert_eq!((&plain["receiver"], &plain["matchers"]), (&custom["receiver"], &matchers(&custom["matchers"])));
+        for (name, own) in [
+            ("group_by", "groupBy"),
+            ("group_wait", "groupWait"),
+            ("group_interval", "groupInterval"),
+            ("repeat_interval", "repeatInterval"),
+        ] {
+            assert_eq!(plain[name], custom[own], "{name} of the route to {}", plain["receiver"]);
+        }
+    }
+    let inhibitions = custom["inhibitRules"].as_array().expect("there are inhibitions").iter();
+    let inhibitions = inhibitions.map(|rule| {
+        json!({"source_matchers": matchers(&rule["sourceMatch"]), "target_matchers": matchers(&rule["targetMatch"]), "equal": rule["equal"]})
+    });
+    assert_eq!(plain["inhibit_rules"], inhibitions.collect::<Value>());
+}
+
 /// An inhibition that names an alert that is not there, or a label that it does not carry, does nothing and says nothing.
 #[test]
 fn the_inhibitions_name_alerts_and_labels_that_there_are() {
