@@ -16,7 +16,6 @@ use tempfile::TempDir;
 use tiktok_shop_testkit::{
     fixtures::{self, has_condition, integration},
     poll,
-    ports::free_port,
     process::{Child, Program},
     tools::tool,
 };
@@ -36,7 +35,7 @@ const FOLDER: &str = "/etc/alertmanager";
 const SOON: Duration = Duration::from_secs(30);
 
 /// How long Alertmanager waits here for the alerts of one message: those of one test come at once.
-const GROUP_WAIT: Duration = Duration::from_secs(1);
+const GROUP_WAIT: Duration = Duration::from_secs(2);
 
 /// The files that the page shows, in a folder of their own.
 struct Files {
@@ -257,22 +256,18 @@ impl Alertmanager {
         hasten(&mut config["route"]);
         let path = files.path("hastened.yml");
         std::fs::write(&path, config.to_string()).expect("a file can be written");
-        let address = format!("127.0.0.1:{}", free_port());
         let child = Program::new(tool("alertmanager").await)
             .arg(format!("--config.file={}", path.display()))
             .arg(format!("--storage.path={}", files.path("data").display()))
-            .arg(format!("--web.listen-address={address}"))
+            .arg("--web.listen-address=127.0.0.1:0")
             .arg("--cluster.listen-address=")
             .spawn()
             .expect("alertmanager can be started");
+        let listens = child.wait_for_line(|line| line.contains("Listening on"), SOON).await;
+        let line = listens.unwrap_or_else(|error| panic!("{error}"));
+        let (_, address) = line.split_once("address=").expect("it says where it listens");
         let http = reqwest::Client::builder().no_proxy().build().expect("a client can be made");
-        let this = Self { child, url: format!("http://{address}"), http, _files: files };
-        let ready = poll::until(SOON, async || {
-            let answer = this.http.get(format!("{}/-/ready", this.url)).send().await.ok()?;
-            answer.status().is_success().then_some(())
-        });
-        assert!(ready.await.is_some(), "alertmanager does not start:\n{}", this.child.tail(20));
-        this
+        Self { url: format!("http://{address}"), child, http, _files: files }
     }
 
     /// As Prometheus tells it of alerts that fire.
@@ -324,13 +319,13 @@ async fn alertmanager_sends_what_matters_once_and_with_what_to_do() {
             json!({"labels": {"alertname": "KubePodCrashLooping", "severity": "critical"}}),
         ])
         .await;
-    let pages = [
+    let paged = [
         ("TikTokShopNoLeader", "shops/a"),
         ("TikTokShopAnswerNotStored", "shops/a"),
         ("TikTokShopRefreshesOverdue", "shops/b"),
         ("TikTokShopTokenExpiring", "shops/b"),
     ];
-    let wanted = pages.len() + 2;
+    let wanted = paged.len() + 2;
     let all = poll::until(SOON, async || (webhook.messages().len() >= wanted).then_some(())).await;
     // What else would be sent is grouped for as long as the rest.
     tokio::time::sleep(2 * GROUP_WAIT).await;
@@ -342,12 +337,12 @@ async fn alertmanager_sends_what_matters_once_and_with_what_to_do() {
     );
 
     let to = |path: &str| messages.iter().filter(move |message| message.path == path).collect::<Vec<_>>();
-    let pager = to("/pager");
-    for (alert, lease) in pages {
+    let received = to("/pager");
+    for (alert, lease) in paged {
         let (_, rule) = alerts().find(|(name, _)| name == alert).expect("there is such an alert");
         let title = format!("FIRING: {} ({lease})", rule.annotations["summary"]);
-        let page = pager.iter().find(|page| page.body["payload"]["summary"] == title);
-        let page = page.unwrap_or_else(|| panic!("no page says {title}, but these came: {pager:#?}")).body.clone();
+        let page = received.iter().find(|page| page.body["payload"]["summary"] == title);
+        let page = page.unwrap_or_else(|| panic!("no page says {title}, but these came: {received:#?}")).body.clone();
         assert_eq!((&page["event_action"], &page["payload"]["severity"]), (&json!("trigger"), &json!("critical")));
         assert_eq!(page["links"][0]["href"], rule.annotations["runbook_url"]);
         let text = page["payload"]["custom_details"]["alerts"].as_str().expect("the page has a text");
