@@ -32,7 +32,7 @@ pub struct Stage {
     pub app: App,
     /// The ways of the two replicas to the API server.
     pub ways: [Proxy; 2],
-    plane: &'static ControlPlane,
+    pub plane: &'static ControlPlane,
     identity: rbac::Identity,
 }
 

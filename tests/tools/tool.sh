@@ -4,7 +4,8 @@
 # Each folder beside this script is a Go module that holds no code and pins one program by its
 # `tool` line; one module each keeps their versions from meeting. The program is built into a cache
 # outside the tree, keyed by a hash of the pin and this script, the first time it is asked for. A line
-# `// build tags: TAGS` in its go.mod leaves out parts of the program that nothing here uses.
+# `// build tags: TAGS` in its go.mod leaves out parts of the program that nothing here uses; a line
+# `// build fills: PATH` puts an empty file where the module, as it is published, lacks one that it embeds.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -32,9 +33,27 @@ if [ ! -x "$binary" ]; then
     package=$(sed -n 's/^tool //p' "$name/go.mod")
     [ "$(wc -w <<<"$package")" -eq 1 ] || { say "$name/go.mod needs one line 'tool PACKAGE'"; exit 1; }
     tags=$(sed -n 's|^// build tags: ||p' "$name/go.mod")
+    fills=$(sed -n 's|^// build fills: ||p' "$name/go.mod")
     began=$SECONDS
     say "building $package (some minutes the first time; kept in $cache)"
-    (cd "$name" && CGO_ENABLED=0 go build -trimpath -tags "$tags" -ldflags "-s -w" -o "$cache/$name.part" "$package") >&2
+    (
+      cd "$name"
+      pinned=go.mod
+      if [ -n "$fills" ]; then
+        # A module as Go keeps it can't be written to: a copy takes its place, for this build alone.
+        read -r module source < <(go list -e -f '{{.Module.Path}} {{.Module.Dir}}' "$package")
+        rm -rf "$cache/module"
+        cp -R "$source" "$cache/module"
+        chmod -R u+w "$cache/module"
+        mkdir -p "$(dirname "$cache/module/$fills")"
+        : >"$cache/module/$fills"
+        cp go.mod go.sum "$cache"
+        pinned="$cache/go.mod"
+        go mod edit -replace "$module=$cache/module" "$pinned"
+      fi
+      CGO_ENABLED=0 go build -modfile "$pinned" -trimpath -tags "$tags" -ldflags "-s -w" -o "$binary.part" "$package"
+    ) >&2
+    rm -rf "$cache/module" "$cache/go.mod" "$cache/go.sum"
     mv "$binary.part" "$binary"
     say "built in $((SECONDS - began)) s"
   fi
