@@ -15,11 +15,13 @@ use kube::Resource as _;
 use serde::{Deserialize, Serialize};
 
 use super::observe::Notes;
-use super::resting::{self, Common, Resting, Uid};
+use super::resting::{self, Common, Front, Resting, Uid};
 use super::rollout::Rollout;
 use super::shops::Checks;
 use crate::api::names::{MAX_REFRESH_REQUEST_BYTES, REFRESH_REQUESTED_AT};
-use crate::api::{ConditionType, LastError, Reason, RefreshBefore, RolloutRestartTarget, TikTokShopIntegrationStatus};
+use crate::api::{
+    ConditionStatus, LastError, Reason, RefreshBefore, RolloutRestartTarget, TikTokShopIntegrationStatus,
+};
 use crate::cluster::{Regarding, Version, WatchedIntegration};
 use crate::decide::{ClaimFacts, CodeFacts, TokenFacts};
 use crate::metrics::{Fleet, FleetRow};
@@ -252,18 +254,19 @@ pub(super) struct HeldAnswer {
 
 /// One integration.
 ///
-/// What is skipped in its resting form is what many of them share.
+/// What is skipped here stands elsewhere in its resting form: see [`Resting`].
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Entry {
-    // First: at rest, it is looked for by its name.
-    pub name: Box<str>,
     #[serde(skip)]
     pub namespace: Arc<str>,
+    #[serde(skip)]
+    pub name: Box<str>,
     #[serde(with = "resting::uid")]
     pub uid: Box<str>,
     pub created_at: i64,
     pub generation: i64,
+    #[serde(skip)]
     pub team: Option<Box<str>>,
     pub suspended: bool,
     pub refresh_before: Option<RefreshBefore>,
@@ -353,12 +356,6 @@ impl Entry {
     pub(super) fn priority(&self, now: i64) -> i64 {
         let expires_at = self.known.held().and_then(|held| held.facts.access_expires_at).unwrap_or(now);
         if self.known.open_code().is_some() { expires_at.min(now) } else { expires_at }
-    }
-
-    fn is_overdue(&self, now: i64) -> bool {
-        const GRACE: i64 = 60;
-        let attempted = self.status.last_attempt_time.map_or(i64::MIN, |at| at.timestamp());
-        self.status.next_refresh_time.is_some_and(|next| next.timestamp() + GRACE < now && attempted < next.timestamp())
     }
 }
 
@@ -459,7 +456,16 @@ impl Place {
         match self {
             Self::Free => None,
             Self::Awake(entry) => Some((&entry.namespace, &entry.name)),
-            Self::Resting(resting) => Some(resting.key()),
+            Self::Resting(resting) => Some((resting.namespace(), resting.front().name)),
+        }
+    }
+
+    /// What is looked at most often, and the namespace.
+    fn front(&self) -> Option<(&str, Front<'_>)> {
+        match self {
+            Self::Free => None,
+            Self::Awake(entry) => Some((&entry.namespace, Front::of(entry))),
+            Self::Resting(resting) => Some((resting.namespace(), resting.front())),
         }
     }
 }
@@ -781,8 +787,8 @@ impl Agenda {
             error_of: error_of(&status),
             code_failed: None,
             status: Box::new(status),
-            name: wanted.name,
             namespace: wanted.namespace,
+            name: wanted.name,
             uid: wanted.uid,
             created_at,
             generation: wanted.generation,
@@ -992,18 +998,16 @@ impl SharedAgenda {
 impl Fleet for SharedAgenda {
     fn for_each(&self, row: &mut dyn FnMut(FleetRow<'_>)) {
         let now = crate::clock::Clock::now().timestamp();
-        for entry in self.lock().places.iter().filter_map(Place::look) {
-            let ready = entry.status.condition(ConditionType::Ready);
-            let expires_at = |time: Option<chrono::DateTime<chrono::Utc>>| time.map(|time| time.timestamp());
+        for (namespace, front) in self.lock().places.iter().filter_map(Place::front) {
             row(FleetRow {
-                namespace: &entry.namespace,
-                name: &entry.name,
-                team: entry.team.as_deref(),
-                ready: ready.map_or("Unknown", |ready| ready.status.as_str()),
-                reason: ready.and_then(crate::api::Condition::known_reason).map_or("", Reason::as_str),
-                access_expires_at: expires_at(entry.status.access_token_expires_at),
-                refresh_expires_at: expires_at(entry.status.refresh_token_expires_at),
-                overdue: entry.is_overdue(now),
+                namespace,
+                name: front.name,
+                team: front.team,
+                ready: front.ready.map_or("Unknown", ConditionStatus::as_str),
+                reason: front.reason().map_or("", Reason::as_str),
+                access_expires_at: front.access_expires_at,
+                refresh_expires_at: front.refresh_expires_at,
+                overdue: front.is_overdue(now),
             });
         }
     }

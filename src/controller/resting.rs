@@ -27,6 +27,50 @@ pub(super) struct Common {
     pub app: AppRef,
 }
 
+/// What is looked at most often: it stands before the rest, and is read without it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Front<'a> {
+    pub name: &'a str,
+    pub team: Option<&'a str>,
+    pub ready: Option<ConditionStatus>,
+    /// Its place in [`Reason::ALL`].
+    reason: Option<u8>,
+    pub access_expires_at: Option<i64>,
+    pub refresh_expires_at: Option<i64>,
+    next_refresh_at: Option<i64>,
+    last_attempt_at: Option<i64>,
+}
+
+impl<'a> Front<'a> {
+    pub(super) fn of(entry: &'a Entry) -> Self {
+        let ready = entry.status.condition(ConditionType::Ready);
+        let number =
+            |reason| Reason::ALL.iter().position(|known| *known == reason).and_then(|at| u8::try_from(at).ok());
+        let seconds = |time: Option<DateTime<Utc>>| time.map(|time| time.timestamp());
+        Self {
+            name: &entry.name,
+            team: entry.team.as_deref(),
+            ready: ready.map(|ready| ready.status),
+            reason: ready.and_then(Condition::known_reason).and_then(number),
+            access_expires_at: seconds(entry.status.access_token_expires_at),
+            refresh_expires_at: seconds(entry.status.refresh_token_expires_at),
+            next_refresh_at: seconds(entry.status.next_refresh_time),
+            last_attempt_at: seconds(entry.status.last_attempt_time),
+        }
+    }
+
+    pub(super) fn reason(&self) -> Option<Reason> {
+        Reason::ALL.get(usize::from(self.reason?)).copied()
+    }
+
+    /// Was it due some time ago, and nobody has tried?
+    pub(super) fn is_overdue(&self, now: i64) -> bool {
+        const GRACE: i64 = 60;
+        self.next_refresh_at
+            .is_some_and(|next| next + GRACE < now && self.last_attempt_at.is_none_or(|attempted| attempted < next))
+    }
+}
+
 /// An entry at rest.
 pub(super) struct Resting {
     common: Arc<Common>,
@@ -38,7 +82,8 @@ impl Resting {
     pub(super) fn new(entry: &Entry, common: Arc<Common>, scratch: &mut Vec<u8>) -> Self {
         scratch.clear();
         // Into memory, and of types that have no way to fail.
-        *scratch = postcard::to_extend(entry, std::mem::take(scratch)).expect("an entry has a form in bytes");
+        let whole = (Front::of(entry), entry);
+        *scratch = postcard::to_extend(&whole, std::mem::take(scratch)).expect("an entry has a form in bytes");
         let resting = Self { common, bytes: scratch.as_slice().into() };
         debug_assert_eq!(*entry, resting.awake(), "an entry changes by being put to rest");
         resting
@@ -46,7 +91,10 @@ impl Resting {
 
     /// The entry, made whole.
     pub(super) fn awake(&self) -> Entry {
-        let mut entry: Entry = postcard::from_bytes(&self.bytes).expect("these bytes were made from an entry");
+        let (front, mut entry): (Front<'_>, Entry) =
+            postcard::from_bytes(&self.bytes).expect("these bytes were made from an entry");
+        entry.name = front.name.into();
+        entry.team = front.team.map(Into::into);
         let Common { namespace, token_keys, app } = &*self.common;
         entry.namespace = Arc::clone(namespace);
         entry.token_secret.0 = Arc::clone(namespace);
@@ -55,11 +103,12 @@ impl Resting {
         entry
     }
 
-    /// Its namespace and name, without making it whole.
-    pub(super) fn key(&self) -> (&str, &str) {
-        // An entry begins with its name.
-        let (name, _) = postcard::take_from_bytes(&self.bytes).expect("these bytes were made from an entry");
-        (&self.common.namespace, name)
+    pub(super) fn namespace(&self) -> &str {
+        &self.common.namespace
+    }
+
+    pub(super) fn front(&self) -> Front<'_> {
+        postcard::take_from_bytes(&self.bytes).expect("these bytes were made from an entry").0
     }
 }
 
