@@ -146,7 +146,9 @@ fn clash(one: Cell, other: Cell) -> bool {
     // Who puts the old pair over new ones that a person put there has lost them: no operator knew them.
     let by_hand = |fault| matches!(fault, Fault::Replaced | Fault::RecreatedNew | Fault::IntegrationDeleted);
     let overwritten = either(&|one, other| one.fault == Fault::RecreatedOld && by_hand(other.fault));
-    one == other || tiktok || overwritten
+    // What was stored is written back once; whoever puts the old pair back again is not fought, by design.
+    let insists = [one, other].iter().all(|cell| cell.fault == Fault::RecreatedOld && cell.step >= Step::Persist);
+    one == other || tiktok || overwritten || insists
 }
 
 /// The jobs of a whole run: every field of the matrix, the quick ones again and again, and random
