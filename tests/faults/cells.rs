@@ -264,6 +264,11 @@ impl Fault {
         matches!(self, Self::StopOverLease | Self::Rights | Self::ServerKilled | Self::ServerStopped)
     }
 
+    /// Does a person put other tokens into the Secret?
+    pub const fn replaces_tokens(self) -> bool {
+        matches!(self, Self::Replaced | Self::RecreatedNew | Self::RecreatedEmpty | Self::Immutable)
+    }
+
     const fn is_reply(self) -> bool {
         matches!(self, Self::Internal | Self::Busy | Self::Conflict | Self::Slow | Self::CutAfter)
     }

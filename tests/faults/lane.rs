@@ -258,6 +258,8 @@ pub struct Lane {
     pub deaths: Vec<Death>,
     /// From when to when an operator stood still.
     pub stops: Vec<(Instant, Instant)>,
+    /// When a person first put other tokens into the Secret.
+    pub replaced_at: Option<Instant>,
     /// What operators wrote that are gone.
     logs: String,
     /// What their metrics said last.
@@ -303,6 +305,7 @@ impl Lane {
             lease: String::new(),
             deaths: Vec::new(),
             stops: Vec::new(),
+            replaced_at: None,
             logs: String::new(),
             metrics: Vec::new(),
             shop: None,
@@ -649,6 +652,7 @@ impl Lane {
         self.tiktok.clear();
         self.deaths.clear();
         self.stops.clear();
+        self.replaced_at = None;
     }
 
     /// Everything that the lane's operators have let out, by name.

@@ -388,7 +388,7 @@ async fn refresh(lane: &mut Lane, job: &Job) -> (Vec<Cell>, Verdict) {
     lane.simulator.clear_faults().await;
     let meddling = |cell: &Cell| match cell.fault {
         Fault::IntegrationDeleted => Meddling::Deleted,
-        Fault::Replaced | Fault::RecreatedNew | Fault::RecreatedEmpty | Fault::Immutable => Meddling::Replaced,
+        fault if fault.replaces_tokens() => Meddling::Replaced,
         _ => Meddling::None,
     };
     let meddling = hit.iter().map(meddling).max().unwrap_or(Meddling::None);

@@ -31,7 +31,8 @@ for name in "${names[@]}"; do
   says=$(field Says "$patch")
   caught=
   for cells in $(field Cells "$patch"); do
-    if (cd "$copy" && CARGO_TARGET_DIR=$cache/target cargo test --quiet --test faults -- \
+    if (cd "$copy" && export CARGO_TARGET_DIR=$cache/target && cargo build --quiet --bins --examples && \
+      cargo test --quiet --test faults -- \
       --full --seed 1 --times 8 --lanes 8 $(field Args "$patch") --only "$cells") >"$log" 2>&1; then
       continue
     fi

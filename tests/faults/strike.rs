@@ -230,6 +230,9 @@ impl Aimed {
     #[allow(clippy::too_many_lines, reason = "each fault in its place, one after the other")]
     async fn deed(&self, lane: &mut Lane, case: &Case, hold: &Hold, whole: &mut Option<Instant>) -> bool {
         let (shop, is_odd) = (case.shop.as_str(), case.variant % 2 == 1);
+        if self.cell.fault.replaces_tokens() {
+            lane.replaced_at.get_or_insert_with(Instant::now);
+        }
         match self.cell.fault {
             Fault::KillBefore | Fault::KillInFlight | Fault::KillAfter => {
                 return self.kill(lane, case, hold, whole).await;

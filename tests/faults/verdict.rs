@@ -297,6 +297,13 @@ async fn help(
             person.replaced = true;
             let new = lane.simulator.reauthorize(&case.shop).await;
             lane.put_tokens(&new).await;
+            if let Some(code) = value(secret, "auth_code") {
+                // A code that is good for nothing more goes; else it would stand there for ever.
+                let mut codes = lane.simulator.codes_of(&case.shop).await.into_iter();
+                if codes.any(|record| record.auth_code == code && record.state == CodeState::Used) {
+                    lane.patch_secret(&case.shop, &serde_json::json!({"data": {"auth_code": null}})).await;
+                }
+            }
         }
         NO_TOKENS => {
             // Whoever emptied the Secret puts the tokens back, unless the operator has newer ones.
@@ -532,7 +539,14 @@ fn manners(lane: &Lane, case: &Case, meddling: Meddling, person: &Person, verdic
     let alive = lane.deaths.is_empty() && lane.stops.is_empty();
     let replaced_in_call =
         alive && meddling == Meddling::Replaced && !verdict.reauthorized && person.insisted.is_none();
-    if replaced_in_call && (said("ReauthorizationRequired") || said("must authorize the app again")) {
+    // What was said before that was true.
+    let said_since = |word: &str| {
+        let is_since = |seen: &Seen| lane.replaced_at.is_none_or(|at| seen.received > at);
+        api.iter().any(|seen| {
+            seen.method == "POST" && seen.body.contains(&case.shop) && seen.body.contains(word) && is_since(seen)
+        })
+    };
+    if replaced_in_call && (said_since("ReauthorizationRequired") || said_since("must authorize the app again")) {
         verdict.problems.push("a new authorization is asked for although a person has just given one".to_owned());
     }
 }
