@@ -235,7 +235,9 @@ fn ready_reason(
     let last_error = status.last_error.as_ref();
     let failed_for = |reason: Reason| last_error.filter(|error| error.known_reason() == Some(reason));
     let rejected = failed_for(Reason::AuthorizationCodeRejected)
-        .map(|error| (Reason::AuthorizationCodeRejected, error.message.clone()));
+        .map(|error| error.message.clone())
+        .or_else(|| rejected_code_again(entry))
+        .map(|message| (Reason::AuthorizationCodeRejected, message));
     if entry.suspended {
         return (Reason::Suspended, "spec.suspend is true: nothing is refreshed until it is false".to_owned());
     }
@@ -380,6 +382,19 @@ pub(super) fn reverted_message(entry: &Entry) -> String {
 
 fn missing_message(secret: &str, what: &str) -> String {
     format!("in Secret {secret}, {what}: put both tokens there, or correct spec.tokenSecretRef.keys")
+}
+
+/// What is said of a code that was refused, went with its Secret, and stands there again.
+fn rejected_code_again(entry: &Entry) -> Option<String> {
+    let failed = entry.code_failed.as_ref().filter(|failed| failed.reason == Reason::AuthorizationCodeRejected)?;
+    let stands = entry.known.code().is_some_and(|code| code.digest == failed.code);
+    (stands && entry.known.held().is_some() && matches!(entry.error_of, ErrorOf::Code { .. })).then(|| {
+        format!(
+            "the authorization code in Secret {} was used or rejected before: have the seller authorize the app again: {}",
+            entry.token_secret.1,
+            authorize_command(&entry.namespace, &entry.name)
+        )
+    })
 }
 
 fn used_code_message(entry: &Entry) -> String {

@@ -155,8 +155,8 @@ async fn recover(lane: &Lane, case: &Case, person: &mut Person, verdict: &mut Ve
         let shop = lane.simulator.shop(&case.shop).await;
         // After a person's doing, the refresh that was asked for may have had nothing to do.
         let handled = if person.replaced && !probed { None } else { request.as_deref() };
-        // With the integration went what its claim was for; it goes with the next refresh.
-        let claim_may_stand = person.history_gone && !probed;
+        // With the integration, or the token, went what its claim was for; it goes with the next refresh.
+        let claim_may_stand = (person.history_gone || person.replaced) && !probed;
         let well = is_well(&status, secret.as_ref(), &shop, handled, claim_may_stand);
         if well && person.replaced && !probed {
             let probe = format!("probe of {}", request.as_deref().unwrap_or("what was due"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
-    api::{Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use tiktok_shop_testkit::{
@@ -321,6 +321,26 @@ async fn living_tokens_beside_a_refused_code_go_on_being_refreshed() {
     let witness = stage.simulator.witness().await;
     assert_eq!(witness.strangers.len(), 1, "it is presented once: {:?}", witness.strangers);
     assert!(code_in(&stage, "shop").await.is_some());
+}
+
+/// Covers: reason/AuthorizationCodeRejected
+#[tokio::test]
+async fn a_refused_code_that_comes_back_with_its_secret_is_told_of_again() {
+    let stage = Stage::new().await;
+    let shop = stage.shop("shop", 5 * DAY).await;
+    let _operator = stage.operator().start();
+    stage.wait_status("shop", "Ready", is_ready, SOON).await;
+    put_code(&stage, "shop", "ROW_nobody_ever_gave_this_out").await;
+    stage.wait_status("shop", "its code refused", is_rejected, SOON).await;
+    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    secrets.delete("shop", &DeleteParams::default()).await.expect("it is there");
+    let gone = |status: &Value| has_condition(status, "Ready", "False", "TokenSecretNotFound");
+    stage.wait_status("shop", "its Secret gone", gone, SOON).await;
+    stage.token_secret(&shop).value("auth_code", "ROW_nobody_ever_gave_this_out").create(&stage.client).await;
+    let told = |status: &Value| has_condition(status, "Ready", "True", "AuthorizationCodeRejected");
+    stage.wait_status("shop", "its code refused, as before", told, SOON).await;
+    let witness = stage.simulator.witness().await;
+    assert_eq!(witness.strangers.len(), 1, "it is presented once: {:?}", witness.strangers);
 }
 
 /// Covers: reason/AuthorizationCodeRejected, reason/TokenValid
