@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use k8s_openapi::api::{
     authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
@@ -258,8 +259,8 @@ pub struct Lane {
     pub deaths: Vec<Death>,
     /// From when to when an operator stood still.
     pub stops: Vec<(Instant, Instant)>,
-    /// When a person first put other tokens into the Secret.
-    pub replaced_at: Option<Instant>,
+    /// When a person first put other tokens into the Secret, by the clock that events are dated with.
+    pub replaced_at: Option<DateTime<Utc>>,
     /// What operators wrote that are gone.
     logs: String,
     /// What their metrics said last.

@@ -231,7 +231,7 @@ impl Aimed {
     async fn deed(&self, lane: &mut Lane, case: &Case, hold: &Hold, whole: &mut Option<Instant>) -> bool {
         let (shop, is_odd) = (case.shop.as_str(), case.variant % 2 == 1);
         if self.cell.fault.replaces_tokens() {
-            lane.replaced_at.get_or_insert_with(Instant::now);
+            lane.replaced_at.get_or_insert_with(chrono::Utc::now);
         }
         match self.cell.fault {
             Fault::KillBefore | Fault::KillInFlight | Fault::KillAfter => {

@@ -539,9 +539,12 @@ fn manners(lane: &Lane, case: &Case, meddling: Meddling, person: &Person, verdic
     let alive = lane.deaths.is_empty() && lane.stops.is_empty();
     let replaced_in_call =
         alive && meddling == Meddling::Replaced && !verdict.reauthorized && person.insisted.is_none();
-    // What was said before that was true.
+    // What happened before that was true, though an event of it may wait behind another that is held.
     let said_since = |word: &str| {
-        let is_since = |seen: &Seen| lane.replaced_at.is_none_or(|at| seen.received > at);
+        let is_since = |seen: &Seen| {
+            let told = seen.json()["eventTime"].as_str().and_then(|at| chrono::DateTime::parse_from_rfc3339(at).ok());
+            lane.replaced_at.zip(told).is_none_or(|(replaced, told)| told > replaced)
+        };
         api.iter().any(|seen| {
             seen.method == "POST" && seen.body.contains(&case.shop) && seen.body.contains(word) && is_since(seen)
         })
