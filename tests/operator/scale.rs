@@ -24,7 +24,7 @@ const DAY: i64 = 24 * 3_600;
 const AT_ONCE: usize = 32;
 
 /// The most that may be kept in memory for an integration and its Secret, in bytes.
-const MOST_BYTES: u64 = 4_000;
+const MOST_BYTES: u64 = 2_200;
 
 /// Shops with Secrets and integrations, the label `part` of the first `few` of which is `few`.
 async fn make(stage: &Stage<'_>, count: usize, few: usize) -> Vec<String> {
