@@ -45,7 +45,7 @@ for name in "${names[@]}"; do
     echo "caught  $name: at $caught, \"$(grep -oE "$says" "$log" | head -1)\""
   else
     echo "MISSED  $name: $(head -1 "$patch")"
-    tail -5 "$log"
+    tail -15 "$log"
     missed+=("$name")
   fi
 done
