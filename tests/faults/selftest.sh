@@ -45,7 +45,7 @@ for name in "${names[@]}"; do
     echo "caught  $name: at $caught, \"$(grep -oE "$says" "$log" | head -1)\""
   else
     echo "MISSED  $name: $(head -1 "$patch")"
-    grep -E "^(FAILED|  [a-z].*|faults: .*lost)" "$log" | sort | uniq -c | head -20
+    grep -E "^(FAILED|  [a-z].*|faults: .*lost)" "$log" | sort | uniq -c | head -20 || true
     missed+=("$name")
   fi
 done
