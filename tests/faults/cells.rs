@@ -125,6 +125,7 @@ pub enum Fault {
     TikTokHtml,
     JournalFull,
     JournalUnwritable,
+    JournalReadOnly,
     WallAhead,
     WallBack,
     BothAhead,
@@ -147,7 +148,7 @@ impl Cast {
 }
 
 impl Fault {
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::KillBefore,
         Self::KillInFlight,
         Self::KillAfter,
@@ -184,6 +185,7 @@ impl Fault {
         Self::TikTokHtml,
         Self::JournalFull,
         Self::JournalUnwritable,
+        Self::JournalReadOnly,
         Self::WallAhead,
         Self::WallBack,
         Self::BothAhead,
@@ -232,6 +234,7 @@ impl Fault {
             Self::TikTokHtml => "tt-html",
             Self::JournalFull => "journal-full",
             Self::JournalUnwritable => "journal-broken",
+            Self::JournalReadOnly => "journal-readonly",
             Self::WallAhead => "wall-ahead",
             Self::WallBack => "wall-back",
             Self::BothAhead => "clocks-ahead",
@@ -252,6 +255,11 @@ impl Fault {
             Self::BothAhead | Self::BothBack => Cast::BothClocks,
             _ => Cast::Solo,
         }
+    }
+
+    /// Does it take a file system of its own?
+    pub const fn needs_mount(self) -> bool {
+        matches!(self, Self::JournalFull | Self::JournalReadOnly)
     }
 
     /// Does it take the real API server away, so that nobody else may be using it?
@@ -294,7 +302,10 @@ impl Fault {
     pub const fn mixes(self) -> bool {
         matches!(self.cast(), Cast::Solo)
             && !self.is_long()
-            && !matches!(self, Self::Paused | Self::Immutable | Self::RecreatedEmpty | Self::JournalUnwritable)
+            && !matches!(
+                self,
+                Self::Paused | Self::Immutable | Self::RecreatedEmpty | Self::JournalUnwritable | Self::JournalReadOnly
+            )
     }
 }
 
@@ -328,7 +339,7 @@ impl Cell {
             (fault, Step::Call) if fault.is_reply() => Some("TikTok is asked here, not the API server"),
             (Fault::Conflict, Step::Read) => Some("a read does not conflict"),
             (fault, step) if fault.is_tiktoks() && step != Step::Call => Some("TikTok is asked at the call alone"),
-            (Fault::JournalFull | Fault::JournalUnwritable, step)
+            (Fault::JournalFull | Fault::JournalUnwritable | Fault::JournalReadOnly, step)
                 if !matches!(step, Step::Claim | Step::Intent | Step::Call | Step::Journal) =>
             {
                 Some("the journal is written around the call")

@@ -197,14 +197,18 @@ fn play(options: &Options, seed: u64) -> Shared {
             }
         }
         if !small_disk {
-            state.matrix.is_not_run(Fault::JournalFull, "only who may mount a file system can fill one");
+            for fault in Fault::ALL.into_iter().filter(|fault| fault.needs_mount()) {
+                state.matrix.is_not_run(fault, "only who may mount a file system can fill one, or make it read-only");
+            }
             if is_full && !options.without_mount {
-                state.problems.push("full journals were not run: run it as root, or say --without-mount".to_owned());
+                state.problems.push(
+                    "full and read-only journals were not run: run it as root, or say --without-mount".to_owned(),
+                );
             }
         }
         let in_exchange = |job: Job| if options.exchange { job.into_exchange() } else { Some(job) };
         let can = |cell: &Cell| {
-            (faketime || !cell.fault.cast().needs_faketime()) && (small_disk || cell.fault != Fault::JournalFull)
+            (faketime || !cell.fault.cast().needs_faketime()) && (small_disk || !cell.fault.needs_mount())
         };
         let mut jobs = match (&options.only, options.schedule) {
             (Some(cells), _) => (0..options.times).map(|nth| Job::chosen(cells, nth)).collect(),

@@ -347,6 +347,12 @@ impl Aimed {
                 self.answered(lane, case).await;
                 lane.mend_journal();
             }
+            Fault::JournalReadOnly => {
+                lane.small_disk().expect("planned only where there is one").make_read_only();
+                self.go(lane, hold);
+                self.answered(lane, case).await;
+                lane.small_disk().expect("it was made read-only").make_writable();
+            }
             Fault::WallAhead | Fault::WallBack => {
                 lane.set_clock(if self.cell.fault == Fault::WallAhead { "+1d" } else { "-1d" });
                 self.go(lane, hold);

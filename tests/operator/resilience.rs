@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tiktok_shop_testkit::{
     control_plane::{ControlPlane, Options},
+    disk::SmallDisk,
     fixtures::{self, app_secret, has_condition, integration},
     operator::{Builder, Operator},
     poll,
@@ -787,6 +788,51 @@ async fn a_minute_without_the_api_server_delays_the_first_lists_and_no_more() {
     stage.assert_refreshes("shop", 1).await;
 }
 
+// ---- TikTok is away -------------------------------------------------------------------------------
+
+/// TikTok takes a request and answers none, and then nobody listens there, each for longer than a work loop may stand
+/// still: killing the pod would mend neither, and one call must not stop the others.
+#[tokio::test]
+async fn a_tiktok_that_is_away_gets_nobody_killed() {
+    /// `/livez` calls a loop stuck that did nothing for a minute.
+    const LONGER: Duration = Duration::from_secs(66);
+    let hanging = async {
+        let stage = Stage::new().await;
+        stage.shop("shop", PLENTY).await;
+        let operator = stage.operator().flag("request-timeout", "2m").flag("max-concurrent-refreshes", "1").start();
+        operator.wait_ready(SOON).await;
+        stage.simulator.add_fault(Fault::once(Action::hold(Point::BeforeProcessing))).await;
+        stage.request("shop", "now").await;
+        let held = stage.simulator.wait_for_held("shop", Point::BeforeProcessing, SOON).await;
+        tokio::time::sleep(LONGER).await;
+        assert_eq!(operator.probe("/livez").await, Some(200), "a TikTok that hangs is no reason to kill the pod");
+        assert_eq!(operator.probe("/readyz").await, Some(200));
+        stage.simulator.release(held.id).await;
+        stage.wait_refreshed("shop", "now", SOON).await;
+        stage.assert_refreshes("shop", 1).await;
+    };
+    let refusing = async {
+        let stage = Stage::new().await;
+        stage.shop("shop", PLENTY).await;
+        let tiktok = Proxy::start(stage.simulator.base_url(), None);
+        let endpoint = stage.simulator.token_endpoint().replace(stage.simulator.base_url(), &tiktok.url());
+        let operator = stage.operator().token_endpoint(&endpoint).start();
+        operator.wait_ready(SOON).await;
+        tiktok.pause().await;
+        stage.request("shop", "now").await;
+        let failed = |status: &Value| has_condition(status, "Refreshed", "False", "NetworkError");
+        stage.wait_status("shop", "NetworkError", failed, SOON).await;
+        tokio::time::sleep(LONGER).await;
+        assert_eq!(operator.probe("/livez").await, Some(200), "a TikTok that is down is no reason to kill the pod");
+        assert_eq!(operator.probe("/readyz").await, Some(200));
+        tiktok.resume().await;
+        stage.request("shop", "later").await;
+        stage.wait_refreshed("shop", "later", SOON).await;
+        stage.assert_refreshes("shop", 1).await;
+    };
+    tokio::join!(hanging, refusing);
+}
+
 // ---- Each write fails once ------------------------------------------------------------------------
 
 #[derive(Debug, Clone, Copy)]
@@ -1197,46 +1243,41 @@ async fn assert_not_called(stage: &Stage<'_>, shop: &str) {
     fixtures::wait_for_event(&stage.client, &stage.namespace, shop, "RefreshFailed", SOON).await;
 }
 
-/// A small file system of its own, gone when dropped; none where mounting is not allowed.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    fn mount() -> Option<Self> {
-        let dir = tempfile::tempdir().expect("a temporary folder can be made");
-        let mount = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
-            .arg(dir.path())
-            .stderr(std::process::Stdio::null())
-            .status();
-        mount.is_ok_and(|status| status.success()).then(|| Self(dir))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // What is still in use goes when its last user does.
-        let unmounted = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
-        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking(), "it was mounted");
-    }
-}
-
 /// A full journal: TikTok is not called, `PersistFailed` (where file systems may be mounted).
 #[tokio::test]
 async fn a_journal_that_is_full_is_found_out_before_a_token_is_spent() {
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount(64) else {
         eprintln!("skipped: only who may mount a file system can fill one");
         return;
     };
     let stage = Stage::new().await;
     stage.shop("shop", PLENTY).await;
-    let operator = stage.bare_operator().journal_dir(disk.0.path()).start();
+    let operator = stage.bare_operator().journal_dir(disk.path()).start();
     operator.wait_ready(SOON).await;
     stage.wait_status("shop", "Ready", is_ready, SOON).await;
-    let filler = disk.0.path().join("filler");
-    let full = std::fs::write(&filler, vec![0; 128 << 10]).expect_err("more than fits");
-    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    disk.fill();
     assert_not_called(&stage, "shop").await;
-    std::fs::remove_file(&filler).expect("it is there");
+    disk.make_room();
+    stage.wait_refreshed("shop", "now", SOON).await;
+    stage.assert_refreshes("shop", 1).await;
+    assert_eq!(operator.sigterm(SOON).await.code(), Some(0));
+}
+
+/// A journal on a disk that became read-only: the same.
+#[tokio::test]
+async fn a_journal_that_became_read_only_is_found_out_before_a_token_is_spent() {
+    let Some(disk) = SmallDisk::mount(64) else {
+        eprintln!("skipped: only who may mount a file system can make it read-only");
+        return;
+    };
+    let stage = Stage::new().await;
+    stage.shop("shop", PLENTY).await;
+    let operator = stage.bare_operator().journal_dir(disk.path()).start();
+    operator.wait_ready(SOON).await;
+    stage.wait_status("shop", "Ready", is_ready, SOON).await;
+    disk.make_read_only();
+    assert_not_called(&stage, "shop").await;
+    disk.make_writable();
     stage.wait_refreshed("shop", "now", SOON).await;
     stage.assert_refreshes("shop", 1).await;
     assert_eq!(operator.sigterm(SOON).await.code(), Some(0));

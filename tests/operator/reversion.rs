@@ -76,6 +76,25 @@ async fn a_pair_put_back_a_minute_later_is_replaced_by_the_newest_and_no_token_i
     stage.assert_refreshes("shop", 1).await;
 }
 
+/// The writer saw the new pair before the operator knew that it was stored: its reply was still on its way.
+///
+/// Covers: reason/TokenSecretReverted, event/TokenSecretReverted
+#[tokio::test]
+async fn a_pair_put_back_at_once_is_replaced_by_the_newest_and_no_token_is_presented_again() {
+    let stage = Stage::new().await;
+    let spent = stage.shop("shop", HOUR).await;
+    let hold = stage.proxy.on("the persist", steps::persist(&stage.namespace, "shop")).once().hold_after();
+    let _operator = stage.operator().start();
+    hold.wait_held(SOON).await;
+    put_back(&stage, &spent).await;
+    hold.release();
+    wait_written_back(&stage, "shop").await;
+    let event = fixtures::wait_for_event(&stage.client, &stage.namespace, "shop", "TokenSecretReverted", SOON).await;
+    assert!(event.note.contains(GITOPS), "it does not name who did it: {}", event.note);
+    assert_eq!(times_stored(&stage, "shop"), 2, "the refresh, and one time against the reversion");
+    stage.assert_refreshes("shop", 1).await;
+}
+
 /// Covers: reason/TokenSecretReverted, condition/Stalled
 #[tokio::test]
 async fn a_writer_that_reverts_without_end_is_answered_once_and_not_fought() {

@@ -1,4 +1,4 @@
-//! A file system so small that a test can fill it.
+//! A file system so small that a test can fill it, and that can be made read-only.
 
 use std::{
     path::{Path, PathBuf},
@@ -49,6 +49,33 @@ impl SmallDisk {
         std::fs::remove_file(self.filler()).expect("it was filled");
     }
 
+    /// Makes it read-only for whoever comes by its path, until [`SmallDisk::make_writable`].
+    ///
+    /// # Panics
+    ///
+    /// If the kernel refuses.
+    pub fn make_read_only(&self) {
+        // Itself over itself: what is open for writing, such as a lock, would hinder a remount of the whole.
+        let bind = Command::new("mount").arg("--bind").args([self.path(), self.path()]).status();
+        let restrict = Command::new("mount").args(["-o", "remount,bind,ro"]).arg(self.path()).status();
+        assert!([bind, restrict].into_iter().all(|mount| mount.is_ok_and(|status| status.success())), "root may mount");
+    }
+
+    /// Takes [`SmallDisk::make_read_only`] back.
+    ///
+    /// # Panics
+    ///
+    /// If it was not made read-only.
+    pub fn make_writable(&self) {
+        self.unmount();
+    }
+
+    fn unmount(&self) {
+        // What is still in use goes when its last user does.
+        let unmounted = Command::new("umount").arg("-l").arg(self.path()).status();
+        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking(), "it was mounted");
+    }
+
     fn filler(&self) -> PathBuf {
         self.path().join("filler")
     }
@@ -56,8 +83,6 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // What is still in use goes when its last user does.
-        let unmounted = Command::new("umount").arg("-l").arg(self.path()).status();
-        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking(), "it was mounted");
+        self.unmount();
     }
 }
