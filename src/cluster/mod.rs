@@ -34,6 +34,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// base64 and annotations make somewhat larger.
 const LARGEST_ANSWER: usize = 4 << 20;
 
+/// The room for an answer whose length is not told, in bytes.
+const USUAL_ANSWER: usize = 16 << 10;
+
 /// A client of the API server.
 #[derive(Clone)]
 pub struct Cluster {
@@ -69,7 +72,9 @@ impl Cluster {
             let response =
                 self.client.send(request.map(Body::from)).await.map_err(|error| ApiError::from_kube(&error))?;
             let status = response.status();
-            let body = read(response.into_body()).await?;
+            let length = response.headers().get(http::header::CONTENT_LENGTH);
+            let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+            let body = read(response.into_body(), length).await?;
             if status.is_success() { Ok(body) } else { Err(ApiError::from_answer(status, &body)) }
         };
         tokio::time::timeout(REQUEST_TIMEOUT, call)
@@ -102,9 +107,9 @@ fn environment_proxy() -> Option<http::Uri> {
     set("HTTPS_PROXY").or_else(|| set("https_proxy"))?.parse().ok()
 }
 
-async fn read(mut body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {
-    // Room for a usual answer at once: each time a buffer grows, it leaves a copy behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(16 << 10));
+/// Reads a body, of this length where it is told: then there is room for all of it at once.
+async fn read(mut body: Body, length: Option<usize>) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length.unwrap_or(USUAL_ANSWER).min(LARGEST_ANSWER)));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| ApiError::lost("the connection was cut in the middle of an answer"))?;
         if let Ok(data) = frame.into_data() {
@@ -112,6 +117,7 @@ async fn read(mut body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {
                 return Err(ApiError::lost("the answer is larger than any Secret can be"));
             }
             if bytes.capacity() - bytes.len() < data.len() {
+                // By hand, since a buffer that grows by itself leaves an unwiped copy behind.
                 let mut larger = Zeroizing::new(Vec::with_capacity((bytes.len() + data.len()) * 2));
                 larger.extend_from_slice(&bytes);
                 bytes = larger;

@@ -14,7 +14,7 @@ use hashbrown::HashTable;
 use kube::Resource as _;
 use serde::{Deserialize, Serialize};
 
-use super::observe::Notes;
+use super::observe::{self, Notes};
 use super::resting::{self, Common, Front, Resting, Uid};
 use super::rollout::Rollout;
 use super::shops::Checks;
@@ -29,6 +29,9 @@ use crate::tokens::{AppKeyNames, Digest, SpentTokens, TokenKeyNames};
 
 /// An integration's place in the agenda.
 pub(super) type Id = u32;
+
+/// The number of a list.
+pub(super) type List = u32;
 
 /// A Secret: namespace and name.
 pub(super) type SecretName = (Arc<str>, Arc<str>);
@@ -281,7 +284,7 @@ pub(super) struct Entry {
     /// What is restarted after a rotation, where the spec names anything.
     pub rollout: Option<Box<Rollout>>,
     /// The status as this process would have it; the leader is its only writer.
-    #[serde(with = "resting::status")]
+    #[serde(skip)]
     pub status: Box<TikTokShopIntegrationStatus>,
     /// Fingerprint of the status that the API server has, as far as is known.
     pub served_status: u64,
@@ -297,11 +300,13 @@ pub(super) struct Entry {
     /// Why an answer for it is held, where one is.
     pub held_answer: Option<HeldAnswer>,
     /// Where `hoursUntilExpiry` is to be looked at next, in Unix seconds.
+    #[serde(with = "resting::instant")]
     pub next_tick: i64,
     /// In `named` mode: when the Secrets are to be read again.
+    #[serde(with = "resting::instant")]
     pub next_poll: i64,
     /// Marks entries seen in a list; what a finished list has not seen is gone.
-    pub seen_in: u64,
+    pub seen_in: List,
     /// Was a warning given of the refresh token's expiry, and for which pair?
     pub warned_expiring: Option<Digest>,
     /// Fingerprint of the values in its Secret that were last warned of.
@@ -315,6 +320,7 @@ pub(super) struct Entry {
     /// Digest of the authorization code that this process last exchanged for it, or that TikTok refused.
     pub last_code: Option<Digest>,
     /// Since when it waits to start, in Unix seconds.
+    #[serde(with = "resting::instant")]
     pub queued_at: i64,
     /// Is a status write in line or under way?
     pub writing_status: bool,
@@ -360,8 +366,9 @@ impl Entry {
 }
 
 /// A referenced Secret.
-#[derive(Default)]
 pub(super) struct Slot {
+    namespace: Arc<str>,
+    name: Box<str>,
     /// What the metadata watch says of it.
     pub presence: Presence,
     /// Integrations that keep their tokens in it.
@@ -369,9 +376,15 @@ pub(super) struct Slot {
     /// Integrations that take their app's credentials from it.
     pub app_of: Ids,
     /// The list that last saw it.
-    pub seen_in: u64,
+    pub seen_in: List,
     /// How many lists had begun when it was first referenced: an older list says nothing of it.
-    pub since: u64,
+    pub since: List,
+}
+
+impl Slot {
+    fn key(&self) -> (&str, &str) {
+        (&self.namespace, &self.name)
+    }
 }
 
 /// Integrations: of most Secrets, there is one.
@@ -499,13 +512,13 @@ pub(super) struct Agenda {
     by_name: HashTable<Id>,
     hasher: RandomState,
     commons: HashMap<Common, Arc<Common>>,
-    slots: HashMap<SecretName, Slot>,
+    slots: HashTable<Box<Slot>>,
     namespaces: HashMap<Box<str>, Arc<str>>,
     token_keys: HashMap<TokenKeyNames, Arc<TokenKeyNames>>,
     app_keys: HashMap<AppKeyNames, Arc<AppKeyNames>>,
     wakes: BTreeSet<(i64, Id)>,
     /// How many lists have begun.
-    lists: u64,
+    lists: List,
 }
 
 /// What an object asks for, in the agenda's own terms.
@@ -569,7 +582,7 @@ pub(super) enum Change {
 
 impl Agenda {
     /// A list begins: its number.
-    pub(super) fn begin_list(&mut self) -> u64 {
+    pub(super) fn begin_list(&mut self) -> List {
         self.lists += 1;
         self.lists
     }
@@ -624,12 +637,13 @@ impl Agenda {
     }
 
     pub(super) fn slot(&self, secret: &SecretName) -> Option<&Slot> {
-        self.slots.get(secret)
+        let key = (&*secret.0, &*secret.1);
+        self.slots.find(self.hasher.hash_one(key), |slot| slot.key() == key).map(|slot| &**slot)
     }
 
     pub(super) fn slot_mut(&mut self, namespace: &str, name: &str) -> Option<&mut Slot> {
-        let namespace = Arc::clone(self.namespaces.get(namespace)?);
-        self.slots.get_mut(&(namespace, name.into()))
+        let key = (namespace, name);
+        self.slots.find_mut(self.hasher.hash_one(key), |slot| slot.key() == key).map(|slot| &mut **slot)
     }
 
     /// Does an older integration keep its tokens in the same Secret? Its name.
@@ -637,7 +651,7 @@ impl Agenda {
         let entry = self.get(id)?;
         let age = |entry: &Entry| (entry.created_at, entry.uid.clone());
         let mine = age(&entry);
-        let others = self.slots.get(&entry.token_secret)?.tokens_of.iter().filter(|&&other| other != id);
+        let others = self.slot(&entry.token_secret)?.tokens_of.iter().filter(|&&other| other != id);
         others
             .filter_map(|&other| self.get(other))
             .filter(|other| age(other) < mine)
@@ -646,7 +660,7 @@ impl Agenda {
     }
 
     /// Takes in an integration as the watch delivered it. `None` where its spec can't be read.
-    pub(super) fn apply(&mut self, object: WatchedIntegration, list: u64, leading: bool) -> Option<(Id, Change)> {
+    pub(super) fn apply(&mut self, object: WatchedIntegration, list: List, leading: bool) -> Option<(Id, Change)> {
         let wanted = self.read(&object)?;
         let status = object.status.unwrap_or_default();
         match self.find(&wanted.namespace, &wanted.name) {
@@ -725,7 +739,7 @@ impl Agenda {
         id: Id,
         wanted: Wanted,
         status: TikTokShopIntegrationStatus,
-        list: u64,
+        list: List,
         leading: bool,
     ) -> Option<Change> {
         let entry = self.get_mut(id)?;
@@ -777,7 +791,7 @@ impl Agenda {
         Some(if old_token == new_token { Change::Other } else { Change::Moved(old_token) })
     }
 
-    fn add(&mut self, wanted: Wanted, status: TikTokShopIntegrationStatus, created_at: i64, list: u64) -> Id {
+    fn add(&mut self, wanted: Wanted, status: TikTokShopIntegrationStatus, created_at: i64, list: List) -> Id {
         let checks = wanted.check_shops.then(|| Box::new(Checks::from_status(&status)));
         let hash = self.hasher.hash_one((&*wanted.namespace, &*wanted.name));
         let (token_secret, app_secret) = (wanted.token_secret.clone(), wanted.app.secret.clone());
@@ -849,7 +863,7 @@ impl Agenda {
     }
 
     /// Integrations of a namespace (of all, where `None`) that a finished list has not seen.
-    pub(super) fn unseen(&self, namespace: Option<&str>, list: u64) -> Vec<Id> {
+    pub(super) fn unseen(&self, namespace: Option<&str>, list: List) -> Vec<Id> {
         let is_unseen =
             |entry: &Entry| entry.seen_in != list && namespace.is_none_or(|namespace| *entry.namespace == *namespace);
         self.by_name.iter().copied().filter(|id| self.get(*id).is_some_and(|entry| is_unseen(&entry))).collect()
@@ -857,10 +871,13 @@ impl Agenda {
 
     /// Marks Secrets that a finished list has not seen as absent, and gives the integrations
     /// concerned.
-    pub(super) fn sweep_secrets(&mut self, namespace: Option<&str>, list: u64) -> Vec<Id> {
+    pub(super) fn sweep_secrets(&mut self, namespace: Option<&str>, list: List) -> Vec<Id> {
         let mut concerned = Vec::new();
-        for ((of, _), slot) in &mut self.slots {
-            if namespace.is_none_or(|namespace| **of == *namespace) && slot.seen_in != list && slot.since < list {
+        for slot in &mut self.slots {
+            if namespace.is_none_or(|namespace| *slot.namespace == *namespace)
+                && slot.seen_in != list
+                && slot.since < list
+            {
                 slot.presence = Presence::Absent;
                 concerned.extend(slot.tokens_of.iter().chain(&*slot.app_of));
             }
@@ -870,9 +887,23 @@ impl Agenda {
 
     /// Drops what a Secret's annotations say: it was used, and there is as much of it as there are shops.
     pub(super) fn drop_notes(&mut self, secret: &SecretName) {
-        if let Some(Slot { presence: Presence::Present(metadata), .. }) = self.slots.get_mut(secret) {
+        if let Some(Slot { presence: Presence::Present(metadata), .. }) = self.slot_mut(&secret.0, &secret.1) {
             metadata.notes = None;
         }
+    }
+
+    /// Takes over what its status says of a token Secret that nobody read, where it speaks of what the watch shows.
+    pub(super) fn take_over_from_status(&mut self, id: Id) -> bool {
+        let Some(entry) = self.get(id).filter(|entry| entry.known == Known::Unread) else { return false };
+        let presence = self.slot(&entry.token_secret).map(|slot| &slot.presence);
+        let Some(Presence::Present(metadata)) = presence else { return false };
+        let Some(known) = observe::from_status(&entry.status, metadata) else { return false };
+        let secret = entry.token_secret.clone();
+        if let Some(entry) = self.get_mut(id) {
+            entry.known = known;
+        }
+        self.drop_notes(&secret);
+        true
     }
 
     /// Has every token Secret read again before anything is decided on it.
@@ -934,22 +965,41 @@ impl Agenda {
     }
 
     fn link(&mut self, id: Id, token: &SecretName, app: &SecretName) {
-        let since = self.lists;
-        let new = || Slot { since, ..Slot::default() };
-        self.slots.entry(token.clone()).or_insert_with(new).tokens_of.push(id);
-        self.slots.entry(app.clone()).or_insert_with(new).app_of.push(id);
+        self.slot_of(token).tokens_of.push(id);
+        self.slot_of(app).app_of.push(id);
+    }
+
+    /// The slot of a Secret, a new one where there is none.
+    fn slot_of(&mut self, secret: &SecretName) -> &mut Slot {
+        let key = (&*secret.0, &*secret.1);
+        let (hasher, since) = (&self.hasher, self.lists);
+        let new = || Slot {
+            namespace: Arc::clone(&secret.0),
+            name: (*secret.1).into(),
+            presence: Presence::Untold,
+            tokens_of: Ids::None,
+            app_of: Ids::None,
+            seen_in: 0,
+            since,
+        };
+        self.slots
+            .entry(hasher.hash_one(key), |slot| slot.key() == key, |slot| hasher.hash_one(slot.key()))
+            .or_insert_with(|| Box::new(new()))
+            .into_mut()
     }
 
     fn unlink(&mut self, id: Id, token: &SecretName, app: &SecretName) {
-        if let Some(slot) = self.slots.get_mut(token) {
+        if let Some(slot) = self.slot_mut(&token.0, &token.1) {
             slot.tokens_of.remove(id);
         }
-        if let Some(slot) = self.slots.get_mut(app) {
+        if let Some(slot) = self.slot_mut(&app.0, &app.1) {
             slot.app_of.remove(id);
         }
         for secret in [token, app] {
-            if self.slots.get(secret).is_some_and(|slot| slot.tokens_of.is_empty() && slot.app_of.is_empty()) {
-                self.slots.remove(secret);
+            let key = (&*secret.0, &*secret.1);
+            let unused = |slot: &Box<Slot>| slot.key() == key && slot.tokens_of.is_empty() && slot.app_of.is_empty();
+            if let Ok(found) = self.slots.find_entry(self.hasher.hash_one(key), unused) {
+                found.remove();
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use kube::Resource as _;
 use kube::runtime::watcher;
 
-use super::agenda::{Busy, Change, Id, Metadata, Presence};
+use super::agenda::{Busy, Change, Id, List, Metadata, Presence};
 use super::observe::Notes;
 use super::resting::Uid;
 use super::watch::Told;
@@ -97,7 +97,7 @@ impl Controller {
         self.lists.insert((what, scope), list);
     }
 
-    pub(super) fn list_of(&self, what: &'static str, scope: Option<Arc<str>>) -> u64 {
+    pub(super) fn list_of(&self, what: &'static str, scope: Option<Arc<str>>) -> List {
         self.lists.get(&(what, scope)).copied().unwrap_or(0)
     }
 
@@ -221,7 +221,7 @@ impl Controller {
         }
     }
 
-    pub(super) fn on_secret(&mut self, namespace: &str, name: &str, presence: Presence, list: u64) {
+    pub(super) fn on_secret(&mut self, namespace: &str, name: &str, presence: Presence, list: List) {
         let (tokens_of, app_of) = {
             let mut agenda = self.agenda.lock();
             let Some(slot) = agenda.slot_mut(namespace, name) else { return };
@@ -251,6 +251,14 @@ impl Controller {
             for id in tokens_of.into_iter().chain(app_of) {
                 self.evaluate(id);
             }
+        } else if self.leading {
+            // Before it is looked at, so that what the annotations say need not be kept until all lists are in. A standby
+            // keeps it: by the time it leads, the status may tell of other tokens.
+            let mut agenda = self.agenda.lock();
+            for id in tokens_of {
+                agenda.take_over_from_status(id);
+            }
+            agenda.rest();
         }
     }
 }

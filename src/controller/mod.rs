@@ -33,8 +33,8 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch as channel};
 use tokio::time::Instant;
 
 use self::agenda::{
-    Agenda, AppAtFailure, AppRef, Busy, Entry, ErrorOf, FailedWith, Id, Known, Presence, SecretName, SharedAgenda,
-    seconds,
+    Agenda, AppAtFailure, AppRef, Busy, Entry, ErrorOf, FailedWith, Id, Known, List, Presence, SecretName,
+    SharedAgenda, seconds,
 };
 use self::apps::{AppCheck, Apps};
 use self::claims::Claims;
@@ -205,7 +205,7 @@ pub struct Controller {
     lists_refused: HashSet<(&'static str, Option<Arc<str>>)>,
     secrets_watched: bool,
     /// The list that each watch is in, or had last.
-    lists: HashMap<(&'static str, Option<Arc<str>>), u64>,
+    lists: HashMap<(&'static str, Option<Arc<str>>), List>,
     replays_awaited: HashSet<(Arc<str>, Box<str>)>,
     replays: Vec<journal::Answer>,
     drift: Drift,
@@ -654,6 +654,9 @@ impl Controller {
 
     /// Must the token Secret be read before anything is decided? Takes over what needs no read.
     fn must_read(&self, agenda: &mut Agenda, id: Id, now: i64) -> bool {
+        if agenda.take_over_from_status(id) {
+            return false;
+        }
         let Some(entry) = agenda.get(id) else { return false };
         let named = self.polls(&entry);
         let presence = agenda.slot(&entry.token_secret).map_or(&Presence::Untold, |slot| &slot.presence);
@@ -662,22 +665,16 @@ impl Controller {
             entry.known.claims().any(|claim| matches!(claim.standing, ClaimStanding::Alive { until } if until <= now));
         // What is forbidden is asked for again when its time comes, not at every look.
         let ask_again = entry.next_poll <= now && (named || matches!(entry.known, Known::Forbidden(_)));
-        let told = match (presence, &entry.known) {
-            (Presence::Absent, _) => Some(Known::NotFound),
-            (Presence::Present(metadata), Known::Unread) => observe::from_status(&entry.status, metadata),
-            _ => None,
-        };
         let is_outdated = match (presence, entry.known.version()) {
             (Presence::Present(metadata), Some((_, version))) => !version.covers(&metadata.version),
             (Presence::Present(_), None) => !matches!(entry.known, Known::Forbidden(_)),
             _ => entry.known == Known::Unread,
         };
         let secret = entry.token_secret.clone();
-        if let Some(known) = told {
+        if *presence == Presence::Absent {
             if let Some(entry) = agenda.get_mut(id) {
-                entry.known = known;
+                entry.known = Known::NotFound;
             }
-            agenda.drop_notes(&secret);
             return false;
         }
         let must_read = is_outdated || claim_may_be_over || ask_again;

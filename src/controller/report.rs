@@ -389,26 +389,26 @@ fn rejected_code_again(entry: &Entry) -> Option<String> {
     let failed = entry.code_failed.as_ref().filter(|failed| failed.reason == Reason::AuthorizationCodeRejected)?;
     let stands = entry.known.code().is_some_and(|code| code.digest == failed.code);
     (stands && entry.known.held().is_some() && matches!(entry.error_of, ErrorOf::Code { .. })).then(|| {
-        format!(
-            "the authorization code in Secret {} was used or rejected before: have the seller authorize the app again: {}",
-            entry.token_secret.1,
-            authorize_command(&entry.namespace, &entry.name)
-        )
+        let secret = &entry.token_secret.1;
+        authorize_again(entry, &format!("the authorization code in Secret {secret} was used or rejected before"))
     })
 }
 
 fn used_code_message(entry: &Entry) -> String {
-    format!(
-        "there are no tokens in Secret {}, and its authorization code was used or rejected before: have the seller authorize the app again: {}",
-        entry.token_secret.1,
-        authorize_command(&entry.namespace, &entry.name)
-    )
+    let secret = &entry.token_secret.1;
+    let why = format!("there are no tokens in Secret {secret}, and its authorization code was used or rejected before");
+    authorize_again(entry, &why)
 }
 
 fn expired_message(entry: &Entry, expires_at: i64) -> String {
     let since = at(expires_at).map(format).unwrap_or_default();
+    authorize_again(entry, &format!("the refresh token expired at {since}"))
+}
+
+/// Why only a new authorization helps, and how to have it.
+fn authorize_again(entry: &Entry, why: &str) -> String {
     let command = authorize_command(&entry.namespace, &entry.name);
-    format!("the refresh token expired at {since}: have the seller authorize the app again: {command}")
+    format!("{why}: have the seller authorize the app again: {command}")
 }
 
 fn outcome_unknown_message(entry: &Entry, what: &str, presented: u32) -> String {

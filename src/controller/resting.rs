@@ -10,7 +10,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::agenda::{AppRef, Entry};
+use super::agenda::{AppRef, Entry, Known};
 use crate::api::timestamp::format;
 use crate::api::{
     CheckedShop, Condition, ConditionStatus, ConditionType, LastError, ObservedTokenSecret, Reason, RolloutRestart,
@@ -41,6 +41,9 @@ pub(super) struct Front<'a> {
     last_attempt_at: Option<i64>,
 }
 
+/// How many times of a status stand in its [`Front`].
+const FRONT_TIMES: usize = 4;
+
 impl<'a> Front<'a> {
     pub(super) fn of(entry: &'a Entry) -> Self {
         let ready = entry.status.condition(ConditionType::Ready);
@@ -55,6 +58,11 @@ impl<'a> Front<'a> {
             next_refresh_at: seconds(entry.status.next_refresh_time),
             last_attempt_at: seconds(entry.status.last_attempt_time),
         }
+    }
+
+    /// The times of a status that stand here.
+    fn times(&self) -> [Option<i64>; FRONT_TIMES] {
+        [self.access_expires_at, self.refresh_expires_at, self.next_refresh_at, self.last_attempt_at]
     }
 
     pub(super) fn reason(&self) -> Option<Reason> {
@@ -75,12 +83,42 @@ pub(super) struct Resting {
     bytes: Box<[u8]>,
 }
 
+/// A status without what stands beside it already.
+#[derive(Serialize, Deserialize)]
+struct Rest<'a> {
+    status: Status<'a>,
+    /// Is what it observed of the token Secret what is known of it?
+    observed_as_known: bool,
+}
+
+impl<'a> Rest<'a> {
+    fn pack(entry: &'a Entry) -> Self {
+        let mut status = Status::pack(&entry.status);
+        status.times[..FRONT_TIMES].fill(None);
+        let known = Observed::of(&entry.known);
+        let observed_as_known = known.is_some() && known == status.observed_token_secret;
+        if observed_as_known {
+            status.observed_token_secret = None;
+        }
+        Self { status, observed_as_known }
+    }
+
+    fn unpack(mut self, front: &Front<'_>, known: &Known) -> TikTokShopIntegrationStatus {
+        self.status.times[..FRONT_TIMES].copy_from_slice(&front.times());
+        let mut status = self.status.unpack();
+        if self.observed_as_known {
+            status.observed_token_secret = Observed::of(known).map(Observed::unpack);
+        }
+        status
+    }
+}
+
 impl Resting {
     /// Puts an entry to rest. `scratch` is room to work in.
     pub(super) fn new(entry: &Entry, common: Arc<Common>, scratch: &mut Vec<u8>) -> Self {
         scratch.clear();
         // Into memory, and of types that have no way to fail.
-        let whole = (Front::of(entry), entry);
+        let whole = (Front::of(entry), Rest::pack(entry), entry);
         *scratch = postcard::to_extend(&whole, std::mem::take(scratch)).expect("an entry has a form in bytes");
         let resting = Self { common, bytes: scratch.as_slice().into() };
         debug_assert_eq!(*entry, resting.awake(), "an entry changes by being put to rest");
@@ -89,8 +127,9 @@ impl Resting {
 
     /// The entry, made whole.
     pub(super) fn awake(&self) -> Entry {
-        let (front, mut entry): (Front<'_>, Entry) =
+        let (front, rest, mut entry): (Front<'_>, Rest<'_>, Entry) =
             postcard::from_bytes(&self.bytes).expect("these bytes were made from an entry");
+        *entry.status = rest.unpack(&front, &entry.known);
         entry.name = front.name.into();
         entry.team = front.team.map(Into::into);
         let Common { namespace, token_keys, app } = &*self.common;
@@ -197,18 +236,34 @@ pub(super) mod secret_name {
     }
 }
 
-/// For `#[serde(with = …)]` on a status.
-pub(super) mod status {
-    use super::{Deserialize, Deserializer, Serialize, Serializer, Status, TikTokShopIntegrationStatus};
+/// For `#[serde(with = …)]` on an instant that may be before or after all others.
+pub(super) mod instant {
+    use super::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub fn serialize<S: Serializer>(status: &TikTokShopIntegrationStatus, serializer: S) -> Result<S::Ok, S::Error> {
-        Status::pack(status).serialize(serializer)
+    /// Both ends would take ten bytes as numbers.
+    #[derive(Serialize, Deserialize)]
+    enum Instant {
+        First,
+        Last,
+        At(i64),
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Box<TikTokShopIntegrationStatus>, D::Error> {
-        Ok(Box::new(Status::deserialize(deserializer)?.unpack()))
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub fn serialize<S: Serializer>(instant: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+        match *instant {
+            i64::MIN => Instant::First,
+            i64::MAX => Instant::Last,
+            at => Instant::At(at),
+        }
+        .serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+        Ok(match Instant::deserialize(deserializer)? {
+            Instant::First => i64::MIN,
+            Instant::Last => i64::MAX,
+            Instant::At(at) => at,
+        })
     }
 }
 
@@ -231,6 +286,7 @@ pub(super) mod error {
 pub(super) struct Status<'a> {
     observed_generation: Option<i64>,
     conditions: Vec<PackedCondition<'a>>,
+    /// Those of the [`Front`] first.
     times: [Option<i64>; 6],
     hours_until_expiry: Option<u64>,
     consecutive_failures: Option<u32>,
@@ -263,7 +319,7 @@ struct Error<'a> {
     time: i64,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
 struct Observed<'a> {
     uid: Uid<'a>,
     version: Option<Version>,
@@ -372,6 +428,18 @@ impl<'a> Error<'a> {
 }
 
 impl<'a> Observed<'a> {
+    /// What a status observes of a token Secret of which this is known.
+    fn of(known: &'a Known) -> Option<Self> {
+        let held = known.held()?;
+        Some(Self {
+            uid: Uid::pack(&held.uid),
+            version: Some(held.version.clone()),
+            resource_version: None,
+            digest: Some(held.facts.pair),
+            tokens_digest: None,
+        })
+    }
+
     fn pack(observed: &'a ObservedTokenSecret) -> Self {
         let ObservedTokenSecret { uid, resource_version, tokens_digest } = observed;
         let version = Version::new(resource_version);
@@ -444,8 +512,8 @@ impl<'a> Status<'a> {
             access_token_expires_at,
             refresh_token_expires_at,
             next_refresh_time,
-            last_refresh_time,
             last_attempt_time,
+            last_refresh_time,
             last_shops_check_time,
         ];
         Self {
@@ -477,8 +545,8 @@ impl<'a> Status<'a> {
             access_token_expires_at,
             refresh_token_expires_at,
             next_refresh_time,
-            last_refresh_time,
             last_attempt_time,
+            last_refresh_time,
             last_shops_check_time,
         ] = self.times.map(|at| at.map(time));
         TikTokShopIntegrationStatus {

@@ -374,9 +374,14 @@ impl Store {
         if how_many == 0 {
             return;
         }
-        let mut oldest: Vec<(i64, Stem)> = self.kept.iter().map(|(stem, mark)| (mark.since, stem.clone())).collect();
-        oldest.sort_unstable();
-        for (_, stem) in oldest.into_iter().take(how_many) {
+        // Once there are as many as may be, this is done at each rotation.
+        let mut by_age: Vec<(i64, &Stem)> = self.kept.iter().map(|(stem, mark)| (mark.since, stem)).collect();
+        if how_many < by_age.len() {
+            by_age.select_nth_unstable(how_many);
+            by_age.truncate(how_many);
+        }
+        let oldest: Vec<Stem> = by_age.into_iter().map(|(_, stem)| stem.clone()).collect();
+        for stem in oldest {
             if let Some(mark) = self.kept.remove(&stem) {
                 self.tidy(&kept_name(&stem, mark));
             }

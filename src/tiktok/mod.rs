@@ -54,7 +54,7 @@ const PUNCTUAL: Duration = Duration::from_millis(20);
 
 /// The largest answer that is read, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
-/// The room for an answer's first bytes: more than a usual answer has, so that its buffer does not grow.
+/// The room for an answer whose length is not told: more than a usual one has, so that its buffer does not grow.
 const BODY_USUAL: usize = 16 << 10;
 /// How long a connection is kept for the next call. Short, so that the server is rarely the one that closes it: a call
 /// that meets a connection which is just being closed ends with nobody knowing whether the token was spent.
@@ -348,7 +348,8 @@ enum Body {
 
 /// Reads a body piece by piece, so that a wrong Content-Length costs nothing.
 async fn read_body(response: &mut Response) -> Result<Body, reqwest::Error> {
-    let mut body = Zeroizing::new(Vec::with_capacity(BODY_USUAL));
+    let told = response.content_length().and_then(|length| usize::try_from(length).ok());
+    let mut body = Zeroizing::new(Vec::with_capacity(told.unwrap_or(BODY_USUAL).min(BODY_USUAL)));
     while let Some(piece) = response.chunk().await? {
         let length = body.len() + piece.len();
         if length > BODY_LIMIT {

@@ -14,6 +14,9 @@ const MARK: &str = "[redacted]";
 /// that, `TikTok`'s tokens share a beginning ("TTP_", "ROW_") that says nothing.
 const TELLING: usize = 16;
 
+/// What a character may begin with that is written in another way.
+const ESCAPES: [u8; 3] = *b"%+\\";
+
 /// Shorter pieces of base64 would be found by accident.
 const SHORTEST_WITHIN: usize = 8;
 
@@ -21,6 +24,8 @@ const SHORTEST_WITHIN: usize = 8;
 /// (both alphabets), and cut off after at least 16 bytes.
 pub struct Scrubber {
     needles: Vec<Zeroizing<String>>,
+    /// With which bytes a secret may begin in a text, in whatever form it stands there.
+    beginnings: [bool; 256],
 }
 
 impl Scrubber {
@@ -42,7 +47,13 @@ impl Scrubber {
             .chain(within.filter(|needle| needle.len() >= SHORTEST_WITHIN))
             .collect::<Vec<_>>()
         });
-        Self { needles: needles.filter(|needle| !needle.is_empty()).collect() }
+        let needles: Vec<_> = needles.filter(|needle| !needle.is_empty()).collect();
+        let mut beginnings = [false; 256];
+        let plain = needles.iter().filter_map(|needle| needle.bytes().next());
+        for byte in plain.chain(ESCAPES) {
+            beginnings[usize::from(byte)] = true;
+        }
+        Self { needles, beginnings }
     }
 
     /// The text with every secret in it replaced by `[redacted]`.
@@ -81,6 +92,9 @@ impl Scrubber {
 
     /// How many bytes at the start of a text are a secret.
     fn at_start_of(&self, text: &str) -> usize {
+        if !text.bytes().next().is_some_and(|byte| self.beginnings[usize::from(byte)]) {
+            return 0;
+        }
         let longest = self
             .needles
             .iter()

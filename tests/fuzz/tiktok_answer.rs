@@ -1,5 +1,5 @@
-//! TikTok's answers, over a real socket through the whole client. The input is the HTTP answer without the `HTTP/1.1 `
-//! at its start. `{{secret}}` and `{{token}}` in it become the app secret and the refresh token that the call sent;
+//! TikTok's answers to a refresh and to an exchange, over a real socket through the whole client. The input is the HTTP answer without the `HTTP/1.1 `
+//! at its start. `{{secret}}` and `{{token}}` in it become the app secret and the refresh token or code that the call sent;
 //! `{{secret:url}}`, `{{secret:json}}`, `{{secret:base64}}`, `{{secret:base64url}}` (and the same of `token`) their
 //! other forms; `{{secret:basic}}` is the base64 of a text in which it stands, as in HTTP's basic authentication.
 
@@ -19,7 +19,8 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 const APP_SECRET: &str = "7e0b1c/ 9d4f\"a2+6=c3&58%é01f2b7d";
-const REFRESH_TOKEN: &str = "ROW_c2VjcmV0+LXJlZnJl/c2gtdG9r\\ZW4=?&Zm9y'dGhlIHNpbQ";
+/// The refresh token that is presented, and the code.
+const CREDENTIAL: &str = "ROW_c2VjcmV0+LXJlZnJl/c2gtdG9r\\ZW4=?&Zm9y'dGhlIHNpbQ";
 
 /// When the answers come, in Unix seconds.
 const NOW: i64 = 1_720_000_000;
@@ -47,23 +48,33 @@ thread_local! {
 pub fn check(input: &[u8]) {
     let mut answer = b"HTTP/1.1 ".to_vec();
     answer.extend_from_slice(&planted(input));
-    let result = WIRE.with(|wire| wire.call(&answer));
-    let said = Said::read(&answer);
-    match &result {
-        Ok(grant) => {
-            is_a_grant(grant);
-            if let Some(said) = &said {
-                said.is_what_was_granted(grant);
+    for spends in [Spends::Token, Spends::Code] {
+        let result = WIRE.with(|wire| wire.call(spends, &answer));
+        let said = Said::read(&answer);
+        match &result {
+            Ok(grant) => {
+                is_a_grant(grant);
+                assert!(spends == Spends::Token || grant.refresh_token.is_some(), "no token is left that could stay");
+                if let Some(said) = &said {
+                    said.is_what_was_granted(grant);
+                }
+            }
+            Err(failure) => {
+                is_a_failure(failure);
+                if let Some(said) = said {
+                    said.granted_nothing(spends, failure);
+                }
             }
         }
-        Err(failure) => {
-            is_a_failure(failure);
-            if let Some(said) = said {
-                said.granted_nothing(failure);
-            }
-        }
+        shows_no_secret(&format!("{result:?}"));
     }
-    shows_no_secret(&format!("{result:?}"));
+}
+
+/// What a call presents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spends {
+    Token,
+    Code,
 }
 
 fn is_a_grant(grant: &Grant) {
@@ -157,14 +168,17 @@ impl Said {
         self.shows_no_token(&format!("{grant:?}"));
     }
 
-    fn granted_nothing(&self, failure: &Failure) {
+    fn granted_nothing(&self, spends: Spends, failure: &Failure) {
         self.shows_no_token(&format!("{failure:?}"));
         // A head that the HTTP client does not take has no status, and its body is never seen.
         if failure.http_status.is_none() || !self.is_unambiguous {
             return;
         }
         let is_success = self.body["code"].as_i64() == Some(0) && self.body["data"].is_object();
-        assert!(!is_success || self.token("access_token").is_none(), "a token is thrown away: {failure:?}");
+        // Of an exchange, both or none: the code can't stay in the place of a refresh token.
+        let is_whole = spends == Spends::Token || self.token("refresh_token").is_some();
+        let is_grant = is_success && is_whole && self.token("access_token").is_some();
+        assert!(!is_grant, "a token is thrown away: {failure:?}");
         let code = self.body["code"].as_i64();
         assert!(code.is_none() || failure.code == code, "it said code {code:?}: {failure:?}");
     }
@@ -200,7 +214,7 @@ fn planted(input: &[u8]) -> Vec<u8> {
 }
 
 fn placeholders() -> impl Iterator<Item = (String, String)> {
-    [("secret", APP_SECRET), ("token", REFRESH_TOKEN)].into_iter().flat_map(|(name, value)| {
+    [("secret", APP_SECRET), ("token", CREDENTIAL)].into_iter().flat_map(|(name, value)| {
         let [url, json, base64, base64url] = forms(value);
         let basic = BASE64.encode(format!("app:{value}"));
         [
@@ -227,7 +241,7 @@ fn forms(value: &str) -> [String; 4] {
 }
 
 fn shows_no_secret(text: &str) {
-    for value in [APP_SECRET, REFRESH_TOKEN] {
+    for value in [APP_SECRET, CREDENTIAL] {
         let [url, json, base64, base64url] = forms(value);
         let base64 = base64.trim_end_matches('=').to_owned();
         // The first 6 characters also hold "app:", the last ones what may follow.
@@ -242,9 +256,10 @@ fn shows_no_secret(text: &str) {
 struct Wire {
     runtime: Runtime,
     listener: TcpListener,
-    client: TokenClient,
+    refreshes: TokenClient,
+    exchanges: TokenClient,
     app_secret: SecretText,
-    refresh_token: SecretText,
+    credential: SecretText,
 }
 
 impl Wire {
@@ -254,25 +269,36 @@ impl Wire {
         let listener = runtime.block_on(TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))));
         let listener = listener.expect("a loopback port is free");
         let address = listener.local_addr().expect("what listens has an address");
-        let endpoint = Endpoint::parse(&format!("http://{address}/api/v2/token/refresh")).expect("a loopback URL");
+        let client = |path: &str, form| {
+            let endpoint = Endpoint::parse(&format!("http://{address}{path}")).expect("a loopback URL");
+            TokenClient::new(endpoint, form, None, "fuzz", Duration::from_secs(30))
+                .expect("a client of a loopback address needs nothing")
+        };
         let secret = |value: &str| SecretText::new(value.to_owned()).expect("it is not empty");
         Self {
-            client: TokenClient::new(endpoint, RequestForm::Json, None, "fuzz", Duration::from_secs(30))
-                .expect("a client of a loopback address needs nothing"),
+            refreshes: client("/api/v2/token/refresh", RequestForm::Json),
+            exchanges: client("/api/v2/token/get", RequestForm::Query),
             runtime,
             listener,
             app_secret: secret(APP_SECRET),
-            refresh_token: secret(REFRESH_TOKEN),
+            credential: secret(CREDENTIAL),
         }
     }
 
-    fn call(&self, answer: &[u8]) -> Result<Grant, Failure> {
+    fn call(&self, spends: Spends, answer: &[u8]) -> Result<Grant, Failure> {
         let now = DateTime::from_timestamp(NOW, 0).expect("a time of our days");
         self.runtime.block_on(async {
             // For an answer that never ends: the host closes each, so that none is waited for.
             let deadline = Instant::now() + Duration::from_mins(1);
+            let (secret, credential) = (&self.app_secret, &self.credential);
+            let call = async {
+                match spends {
+                    Spends::Token => self.refreshes.refresh("app", secret, credential, deadline, now).await,
+                    Spends::Code => self.exchanges.exchange("app", secret, credential, deadline, now).await,
+                }
+            };
             tokio::select! {
-                result = self.client.refresh("app", &self.app_secret, &self.refresh_token, deadline, now) => result,
+                result = call => result,
                 never = self.answer_all(answer) => match never {},
             }
         })
@@ -290,8 +316,12 @@ impl Wire {
 async fn answer_one(mut stream: TcpStream, answer: &[u8]) -> std::io::Result<()> {
     // All of the request: what is left unread when a connection closes takes the answer with it.
     let mut request = Vec::new();
-    let last_word: &[u8] = br#""grant_type":"refresh_token"}"#;
-    while !request.ends_with(last_word) {
+    let last_word = |request: &[u8]| {
+        // Only that of an exchange has no body.
+        let last: &[u8] = if request.starts_with(b"GET ") { b"\r\n\r\n" } else { br#""grant_type":"refresh_token"}"# };
+        request.ends_with(last)
+    };
+    while !last_word(&request) {
         if stream.read_buf(&mut request).await? == 0 {
             return Ok(());
         }
