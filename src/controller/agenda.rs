@@ -15,7 +15,7 @@ use kube::Resource as _;
 use serde::{Deserialize, Serialize};
 
 use super::observe::{self, Notes};
-use super::resting::{self, Common, Front, Resting, Uid};
+use super::resting::{self, Common, Front, Resting, Room, Uid};
 use super::rollout::Rollout;
 use super::shops::Checks;
 use crate::api::names::{MAX_REFRESH_REQUEST_BYTES, REFRESH_REQUESTED_AT};
@@ -451,8 +451,8 @@ pub(super) struct Metadata {
 /// Where an integration is kept.
 enum Place {
     Free,
-    /// Being worked with.
-    Awake(Box<Entry>),
+    /// Being worked with. Where it rested before, its room is kept for the next rest.
+    Awake(Box<Entry>, Room),
     Resting(Resting),
 }
 
@@ -460,7 +460,7 @@ impl Place {
     fn look(&self) -> Option<Look<'_>> {
         match self {
             Self::Free => None,
-            Self::Awake(entry) => Some(Look::Awake(entry)),
+            Self::Awake(entry, _) => Some(Look::Awake(entry)),
             Self::Resting(resting) => Some(Look::Resting(Box::new(resting.awake()))),
         }
     }
@@ -468,7 +468,7 @@ impl Place {
     fn key(&self) -> Option<(&str, &str)> {
         match self {
             Self::Free => None,
-            Self::Awake(entry) => Some((&entry.namespace, &entry.name)),
+            Self::Awake(entry, _) => Some((&entry.namespace, &entry.name)),
             Self::Resting(resting) => Some((resting.namespace(), resting.front().name)),
         }
     }
@@ -477,7 +477,7 @@ impl Place {
     fn front(&self) -> Option<(&str, Front<'_>)> {
         match self {
             Self::Free => None,
-            Self::Awake(entry) => Some((&entry.namespace, Front::of(entry))),
+            Self::Awake(entry, _) => Some((&entry.namespace, Front::of(entry))),
             Self::Resting(resting) => Some((resting.namespace(), resting.front())),
         }
     }
@@ -599,11 +599,11 @@ impl Agenda {
     pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut Entry> {
         let place = self.places.get_mut(id as usize)?;
         if let Place::Resting(resting) = place {
-            *place = Place::Awake(Box::new(resting.awake()));
+            *place = Place::Awake(Box::new(resting.awake()), resting.take_room());
             self.awake.push(id);
         }
         match place {
-            Place::Awake(entry) => Some(entry),
+            Place::Awake(entry, _) => Some(entry),
             _ => None,
         }
     }
@@ -612,8 +612,8 @@ impl Agenda {
     pub(super) fn rest(&mut self) {
         let most_commons = 2 * self.places.len();
         while let Some(id) = self.awake.pop() {
-            let Some(place @ Place::Awake(_)) = self.places.get_mut(id as usize) else { continue };
-            let Place::Awake(entry) = std::mem::replace(place, Place::Free) else { continue };
+            let Some(place @ Place::Awake(..)) = self.places.get_mut(id as usize) else { continue };
+            let Place::Awake(entry, room) = std::mem::replace(place, Place::Free) else { continue };
             let common = Common {
                 namespace: Arc::clone(&entry.namespace),
                 token_keys: Arc::clone(&entry.token_keys),
@@ -623,7 +623,7 @@ impl Agenda {
                 self.commons.retain(|_, common| Arc::strong_count(common) > 1);
             }
             let common = intern(&mut self.commons, common);
-            *place = Place::Resting(Resting::new(&entry, common, &mut self.scratch));
+            *place = Place::Resting(Resting::new(&entry, common, room, &mut self.scratch));
         }
     }
 
@@ -838,7 +838,7 @@ impl Agenda {
             self.places.push(Place::Free);
             Id::try_from(self.places.len() - 1).unwrap_or(Id::MAX)
         });
-        self.places[id as usize] = Place::Awake(Box::new(entry));
+        self.places[id as usize] = Place::Awake(Box::new(entry), Room::default());
         self.awake.push(id);
         let (places, hasher) = (&self.places, &self.hasher);
         self.by_name.insert_unique(hash, id, |id| hasher.hash_one(key_at(places, *id).unwrap_or_default()));
@@ -894,14 +894,14 @@ impl Agenda {
 
     /// Takes over what its status says of a token Secret that nobody read, where it speaks of what the watch shows.
     pub(super) fn take_over_from_status(&mut self, id: Id) -> bool {
-        let Some(entry) = self.get(id).filter(|entry| entry.known == Known::Unread) else { return false };
-        let presence = self.slot(&entry.token_secret).map(|slot| &slot.presence);
-        let Some(Presence::Present(metadata)) = presence else { return false };
-        let Some(known) = observe::from_status(&entry.status, metadata) else { return false };
+        let Some(entry) = self.get_mut(id).filter(|entry| entry.known == Known::Unread) else { return false };
         let secret = entry.token_secret.clone();
-        if let Some(entry) = self.get_mut(id) {
-            entry.known = known;
-        }
+        let presence = self.slot(&secret).map(|slot| &slot.presence);
+        let Some(Presence::Present(metadata)) = presence else { return false };
+        // Awake by now, so that it is not made whole a second time.
+        let known = self.get(id).and_then(|entry| observe::from_status(&entry.status, metadata));
+        let Some((known, entry)) = known.zip(self.get_mut(id)) else { return false };
+        entry.known = known;
         self.drop_notes(&secret);
         true
     }

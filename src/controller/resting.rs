@@ -77,10 +77,24 @@ impl<'a> Front<'a> {
     }
 }
 
+/// Where the bytes of an entry stand. What stands there of an earlier rest, behind those of the present one, says nothing.
+pub(super) type Room = Box<[u8]>;
+
+/// What the first look at its token Secret adds to an entry, in bytes: a fleet is at rest before it, and where each entry
+/// needed a larger room then, all the rooms before would be left as holes.
+const FIRST_LOOK: usize = 48;
+
+/// The most of a room that is left unused.
+const MOST_UNUSED: usize = 128;
+
+/// Rooms with what the allocator writes before each are as large as a multiple of this, as it makes them.
+const STEP: usize = 16;
+const HEADER: usize = 8;
+
 /// An entry at rest.
 pub(super) struct Resting {
     common: Arc<Common>,
-    bytes: Box<[u8]>,
+    bytes: Room,
 }
 
 /// A status without what stands beside it already.
@@ -114,15 +128,26 @@ impl<'a> Rest<'a> {
 }
 
 impl Resting {
-    /// Puts an entry to rest. `scratch` is room to work in.
-    pub(super) fn new(entry: &Entry, common: Arc<Common>, scratch: &mut Vec<u8>) -> Self {
+    /// Puts an entry to rest, in the room where it rested before if it still fits. `scratch` is memory to work in.
+    pub(super) fn new(entry: &Entry, common: Arc<Common>, mut room: Room, scratch: &mut Vec<u8>) -> Self {
         scratch.clear();
         // Into memory, and of types that have no way to fail.
         let whole = (Front::of(entry), Rest::pack(entry), entry);
         *scratch = postcard::to_extend(&whole, std::mem::take(scratch)).expect("an entry has a form in bytes");
-        let resting = Self { common, bytes: scratch.as_slice().into() };
+        let needed = scratch.len();
+        if !(needed..=needed + MOST_UNUSED).contains(&room.len()) {
+            let grows = if entry.known == Known::Unread { FIRST_LOOK } else { 0 };
+            room = vec![0; (needed + grows + HEADER).next_multiple_of(STEP) - HEADER].into();
+        }
+        room[..needed].copy_from_slice(scratch);
+        let resting = Self { common, bytes: room };
         debug_assert_eq!(*entry, resting.awake(), "an entry changes by being put to rest");
         resting
+    }
+
+    /// Takes the room, for the next rest.
+    pub(super) fn take_room(&mut self) -> Room {
+        std::mem::take(&mut self.bytes)
     }
 
     /// The entry, made whole.

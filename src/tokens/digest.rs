@@ -10,6 +10,8 @@ use super::SecretText;
 /// Bytes kept of the HMAC: enough that two values never meet by chance, and short to read.
 const LENGTH: usize = 16;
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// A truncated HMAC-SHA256 of a token value, keyed by an integration's UID.
 ///
 /// It may be shown: without the value nobody can compute it, and tokens are far too long to guess.
@@ -55,7 +57,13 @@ const fn nibble(digit: u8) -> Option<u8> {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // By hand: it is written for each integration at each look.
+        let mut text = [0; LENGTH * 2];
+        for (digits, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            digits[0] = DIGITS[usize::from(byte >> 4)];
+            digits[1] = DIGITS[usize::from(byte & 15)];
+        }
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 
