@@ -997,8 +997,8 @@ impl Agenda {
         }
         for secret in [token, app] {
             let key = (&*secret.0, &*secret.1);
-            let unused = |slot: &Box<Slot>| slot.key() == key && slot.tokens_of.is_empty() && slot.app_of.is_empty();
-            if let Ok(found) = self.slots.find_entry(self.hasher.hash_one(key), unused) {
+            let unused = |slot: &Slot| slot.key() == key && slot.tokens_of.is_empty() && slot.app_of.is_empty();
+            if let Ok(found) = self.slots.find_entry(self.hasher.hash_one(key), |slot| unused(slot)) {
                 found.remove();
             }
         }
