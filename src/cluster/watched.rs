@@ -146,8 +146,7 @@ pub struct WatchedIntegration {
 
 /// What fits its type, or whatever else stands in its place.
 ///
-/// serde reads the text once into a form that borrows from it, which costs far less than a [`serde_json::Value`]: of a
-/// large fleet, that is most of a start.
+/// serde reads the text once into a form that borrows from it: a [`serde_json::Value`] would copy each of its strings.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Lenient<T> {

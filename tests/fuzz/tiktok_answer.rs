@@ -1,7 +1,8 @@
-//! TikTok's answers to a refresh and to an exchange, over a real socket through the whole client. The input is the HTTP answer without the `HTTP/1.1 `
-//! at its start. `{{secret}}` and `{{token}}` in it become the app secret and the refresh token or code that the call sent;
-//! `{{secret:url}}`, `{{secret:json}}`, `{{secret:base64}}`, `{{secret:base64url}}` (and the same of `token`) their
-//! other forms; `{{secret:basic}}` is the base64 of a text in which it stands, as in HTTP's basic authentication.
+//! TikTok's answers to a refresh and to an exchange, over a real socket through the whole client. The input is the HTTP
+//! answer without the `HTTP/1.1 ` at its start. `{{secret}}` and `{{token}}` in it become the app secret and the refresh
+//! token or code that the call sent; `{{secret:url}}`, `{{secret:json}}`, `{{secret:base64}}`, `{{secret:base64url}}`
+//! (and the same of `token`) their other forms; `{{secret:basic}}` is the base64 of a text in which it stands, as in
+//! HTTP's basic authentication.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;

@@ -1243,11 +1243,10 @@ async fn assert_not_called(stage: &Stage<'_>, shop: &str) {
     fixtures::wait_for_event(&stage.client, &stage.namespace, shop, "RefreshFailed", SOON).await;
 }
 
-/// A full journal: TikTok is not called, `PersistFailed` (where file systems may be mounted).
-#[tokio::test]
-async fn a_journal_that_is_full_is_found_out_before_a_token_is_spent() {
+/// A journal on a disk that takes no more writes: TikTok is not called, `PersistFailed`; once it takes them, all goes on.
+async fn is_found_out_before_a_token_is_spent(break_it: fn(&SmallDisk), mend_it: fn(&SmallDisk)) {
     let Some(disk) = SmallDisk::mount(64) else {
-        eprintln!("skipped: only who may mount a file system can fill one");
+        eprintln!("skipped: only who may mount a file system can fill one, or make it read-only");
         return;
     };
     let stage = Stage::new().await;
@@ -1255,32 +1254,24 @@ async fn a_journal_that_is_full_is_found_out_before_a_token_is_spent() {
     let operator = stage.bare_operator().journal_dir(disk.path()).start();
     operator.wait_ready(SOON).await;
     stage.wait_status("shop", "Ready", is_ready, SOON).await;
-    disk.fill();
+    break_it(&disk);
     assert_not_called(&stage, "shop").await;
-    disk.make_room();
+    mend_it(&disk);
     stage.wait_refreshed("shop", "now", SOON).await;
     stage.assert_refreshes("shop", 1).await;
     assert_eq!(operator.sigterm(SOON).await.code(), Some(0));
 }
 
-/// A journal on a disk that became read-only: the same.
+/// Where file systems may be mounted.
+#[tokio::test]
+async fn a_journal_that_is_full_is_found_out_before_a_token_is_spent() {
+    is_found_out_before_a_token_is_spent(SmallDisk::fill, SmallDisk::make_room).await;
+}
+
+/// Likewise.
 #[tokio::test]
 async fn a_journal_that_became_read_only_is_found_out_before_a_token_is_spent() {
-    let Some(disk) = SmallDisk::mount(64) else {
-        eprintln!("skipped: only who may mount a file system can make it read-only");
-        return;
-    };
-    let stage = Stage::new().await;
-    stage.shop("shop", PLENTY).await;
-    let operator = stage.bare_operator().journal_dir(disk.path()).start();
-    operator.wait_ready(SOON).await;
-    stage.wait_status("shop", "Ready", is_ready, SOON).await;
-    disk.make_read_only();
-    assert_not_called(&stage, "shop").await;
-    disk.make_writable();
-    stage.wait_refreshed("shop", "now", SOON).await;
-    stage.assert_refreshes("shop", 1).await;
-    assert_eq!(operator.sigterm(SOON).await.code(), Some(0));
+    is_found_out_before_a_token_is_spent(SmallDisk::make_read_only, SmallDisk::make_writable).await;
 }
 
 // ---- Stopping -------------------------------------------------------------------------------------
