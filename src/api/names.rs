@@ -32,6 +32,10 @@ pub const REFRESHED_FROM: &str = "tiktokshop.dev/refreshed-from";
 /// commas; also of codes that TikTok refused.
 pub const SPENT_TOKENS: &str = "tiktokshop.dev/spent-tokens";
 
+/// On a token Secret: that TikTok refused the refresh token in it, a JSON value; written as the claim is given back, so that
+/// whoever comes next knows of it even where no status could be written. Removed by the next claim.
+pub const REJECTED_TOKEN: &str = "tiktokshop.dev/rejected-token";
+
 /// On a token Secret: the digest of the tokens in it, which tells whether anybody else wrote them since.
 pub const TOKENS_DIGEST: &str = "tiktokshop.dev/tokens-digest";
 

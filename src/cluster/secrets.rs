@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 
 use super::{ApiError, Cluster, merge_patch, wiped_body};
 use crate::api::names::{
-    FIELD_MANAGER, HANDLED_REFRESH_REQUEST, REFRESH_ATTEMPT, REFRESHED_AT, REFRESHED_FROM, SHOP_CIPHERS_KEY,
-    SPENT_TOKENS, TOKENS_DIGEST,
+    FIELD_MANAGER, HANDLED_REFRESH_REQUEST, REFRESH_ATTEMPT, REFRESHED_AT, REFRESHED_FROM, REJECTED_TOKEN,
+    SHOP_CIPHERS_KEY, SPENT_TOKENS, TOKENS_DIGEST,
 };
 use crate::tokens::{Digest, LATEST, SecretData, SecretText, SpentTokens, TokenKeyNames, TokenValues, encode};
 
@@ -195,6 +195,8 @@ pub struct ClaimWrite<'a> {
     pub handled: Option<&'a str>,
     /// Notes what is known to be spent, where that is more than stands there.
     pub spent: Option<&'a SpentTokens>,
+    /// Notes that TikTok refused the token, as JSON text; `None` removes such a note.
+    pub rejected: Option<&'a str>,
 }
 
 /// What a write of tokens does to the claim.
@@ -293,7 +295,7 @@ impl Cluster {
         version: &Version,
         write: &ClaimWrite<'_>,
     ) -> Result<Secret, ApiError> {
-        let mut annotations = BTreeMap::from([(REFRESH_ATTEMPT, write.claim)]);
+        let mut annotations = BTreeMap::from([(REFRESH_ATTEMPT, write.claim), (REJECTED_TOKEN, write.rejected)]);
         if let Some(handled) = write.handled {
             annotations.insert(HANDLED_REFRESH_REQUEST, Some(handled));
         }
@@ -326,6 +328,7 @@ impl Cluster {
             (REFRESHED_FROM, Some(from.as_str())),
             (SPENT_TOKENS, Some(spent.as_str()).filter(|spent| !spent.is_empty())),
             (TOKENS_DIGEST, Some(digest.as_str())),
+            (REJECTED_TOKEN, None),
         ]);
         match write.claim {
             ClaimChange::Leave => {}

@@ -116,6 +116,19 @@ pub(super) struct ReadFacts {
     pub lengths: (usize, usize),
     /// Who last wrote the data.
     pub manager: Option<Box<str>>,
+    /// That TikTok refused the refresh token, as the Secret says.
+    pub rejected: Option<Box<Rejected>>,
+}
+
+/// A refusal that stands on a token Secret: the last thing that is known of the refresh token there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Rejected {
+    /// When it was noted, in Unix seconds.
+    pub at: i64,
+    /// TikTok's error code.
+    pub code: Option<i64>,
+    /// TikTok's name for the call.
+    pub request_id: Option<Box<str>>,
 }
 
 impl Known {

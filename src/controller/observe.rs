@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use chrono::DateTime;
 
-use super::agenda::{Code, Held, Known, Lacking, Metadata, ReadFacts};
+use super::agenda::{Code, Held, Known, Lacking, Metadata, ReadFacts, Rejected};
 use super::claims::Claims;
 use super::resting::Uid;
 use crate::api::TikTokShopIntegrationStatus;
 use crate::api::names::{
-    HANDLED_REFRESH_REQUEST, REFRESH_ATTEMPT, REFRESHED_AT, REFRESHED_FROM, SPENT_TOKENS, TOKENS_DIGEST,
+    HANDLED_REFRESH_REQUEST, REFRESH_ATTEMPT, REFRESHED_AT, REFRESHED_FROM, REJECTED_TOKEN, SPENT_TOKENS, TOKENS_DIGEST,
 };
 use crate::cluster::Secret;
 use crate::decide::{CodeFacts, TokenFacts};
+use crate::tiktok::REQUEST_ID_LIMIT;
 use crate::tokens::{Digest, DigestKey, ParsedTokens, SpentTokens, TokenKeyNames};
+use crate::transaction::Rejection;
 
 /// What the annotations on a token Secret say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,10 +123,21 @@ pub(super) fn from_secret(
             refreshed_at: notes.refreshed_at,
             lengths: (access.expose().len(), refresh.expose().len()),
             manager: secret.last_writer(&keys.refresh_token).map(Into::into),
+            rejected: rejected(secret, refresh_digest).map(Box::new),
         }),
         code,
     }));
     Reading { known, problems }
+}
+
+/// What a Secret says of a refusal of the refresh token in it. A claim that stands there tells of a later call.
+fn rejected(secret: &Secret, refresh: Digest) -> Option<Rejected> {
+    let note = secret.annotations.get(REJECTED_TOKEN).filter(|_| !secret.annotations.contains_key(REFRESH_ATTEMPT))?;
+    let Rejection { at, code, request_id, .. } = Rejection::parse(note, refresh)?;
+    let at = DateTime::parse_from_rfc3339(&at).ok()?.timestamp();
+    // Anybody may write annotations: no name of TikTok's is longer than this.
+    let request_id = request_id.filter(|id| id.len() <= REQUEST_ID_LIMIT).map(Into::into);
+    Some(Rejected { at, code, request_id })
 }
 
 /// Facts from the status, where it speaks of the very version that the metadata watch shows: at

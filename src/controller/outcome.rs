@@ -1,10 +1,13 @@
 //! What an ended transaction means for its integration: status fields, events, one log line.
 
+use std::cmp::Ordering;
+
 use chrono::{DateTime, Utc};
 
 use super::UnderWay;
 use super::agenda::{AppAtFailure, CodeFailed, Entry, ErrorOf, FailedWith, Known};
 use super::refresh::{Finished, Holding};
+use super::report::authorize_again;
 use crate::api::timestamp::whole_seconds;
 use crate::api::{LastError, Reason, Seller};
 use crate::clock::Clock;
@@ -212,9 +215,54 @@ fn code_failed(entry: &mut Entry, code: Digest, reason: Reason, with: Option<Fai
     entry.code_failed = Some(CodeFailed { code, generation, app, reason, at: now.timestamp(), failures });
 }
 
-/// Takes in a request that TikTok answered with an error, where an earlier process noted that on the token Secret and was
-/// stopped before it said so. An answer with tokens needs no such word: with them, the Secret tells all.
+/// Takes in a failure that an earlier process noted on the token Secret and was stopped before it said so. An answer with
+/// tokens needs no such word: with them, the Secret tells all.
 pub(super) fn take_in_unsaid_failure(entry: &mut Entry, now: DateTime<Utc>) -> Option<(EventKind, String)> {
+    take_in_unsaid_rejection(entry, now).or_else(|| take_in_unsaid_answer(entry, now))
+}
+
+/// Takes in that TikTok refused the refresh token: without that it would be presented once more, due as it is.
+fn take_in_unsaid_rejection(entry: &mut Entry, now: DateTime<Utc>) -> Option<(EventKind, String)> {
+    let held = entry.known.held()?;
+    let rejected = held.read.as_ref()?.rejected.as_deref()?;
+    let reason = Reason::RefreshTokenRejected;
+    let is_said = entry.status.last_attempt_time.is_some_and(|at| match at.timestamp().cmp(&rejected.at) {
+        Ordering::Less => false,
+        Ordering::Equal => entry.status.last_error.as_ref().and_then(LastError::known_reason) == Some(reason),
+        Ordering::Greater => true,
+    });
+    if is_said {
+        return None;
+    }
+    let code = rejected.code.map(|code| format!(" (code {code})")).unwrap_or_default();
+    let why = format!("TikTok rejected the refresh token{code}, and the operator was stopped before it could say so");
+    let message = authorize_again(entry, &why);
+    let error = LastError {
+        reason: reason.as_str().to_owned(),
+        message: message.clone(),
+        code: rejected.code,
+        request_id: rejected.request_id.as_deref().map(Into::into),
+        // What another clock calls the future is over, too.
+        time: whole_seconds(DateTime::from_timestamp(rejected.at, 0).map_or(now, |at| at.min(now))),
+    };
+    let handled = held.handled.clone();
+    let failed_with = FailedWith {
+        pair: Some(held.facts.pair),
+        generation: entry.generation,
+        app: AppAtFailure::Any,
+        request: handled.clone(),
+    };
+    if let Some(handled) = handled.filter(|handled| entry.request.as_deref() == Some(handled)) {
+        entry.status.last_handled_refresh_request = Some(handled.into());
+    }
+    entry.reported = false;
+    failed(entry, error, false);
+    entry.failed_with = Some(failed_with);
+    Some((EventKind::RefreshFailed, message))
+}
+
+/// Takes in that TikTok answered a request, with an error that nobody knows any more.
+fn take_in_unsaid_answer(entry: &mut Entry, now: DateTime<Utc>) -> Option<(EventKind, String)> {
     let held = entry.known.held()?;
     let handled = held.handled.as_deref().filter(|handled| entry.request.as_deref() == Some(handled))?;
     let is_said = entry.status.last_handled_refresh_request.as_deref() == Some(handled);

@@ -27,7 +27,7 @@ use crate::tokens::{
 };
 use crate::transaction::{
     self, Answer, ApiFailure, Attempt, Beside, CLAIM_LIMIT, CallFailure, Claim, ClaimOutcome, Command, Event, MARGIN,
-    Outcome, Release, Standing, State, View, Waiting, next,
+    Outcome, Rejection, Release, Standing, State, View, Waiting, next,
 };
 
 /// First and longest pause between two tries to store what must be stored.
@@ -472,7 +472,7 @@ impl Transaction {
         let text = claim.to_text();
         self.claim = Some(claim);
         self.claim_sent = Clock::boottime();
-        let write = ClaimWrite { claim: Some(&text), handled: None, spent: None };
+        let write = ClaimWrite { claim: Some(&text), handled: None, spent: None, rejected: None };
         match self.shared.cluster.write_claim(&self.job.namespace, &self.job.secret, at, &write).await {
             Ok(secret) => {
                 let event = Event::Applied(self.look(&secret));
@@ -697,7 +697,10 @@ impl Transaction {
         // A code that is of no more use is noted in the same write, so that nobody presents it again.
         let is_over = self.exchange && (self.granted.is_some() || self.is_rejected());
         let spent = matches!(how, Release::GiveBack { .. } if is_over).then(|| self.noted.with(self.attempt.from));
-        let write = ClaimWrite { claim: marked.as_deref(), handled, spent: spent.as_ref() };
+        let is_refused = how == Release::GiveBack { handled: true } && !self.exchange && self.is_rejected();
+        let rejected = is_refused.then(|| self.rejection().to_text());
+        let write =
+            ClaimWrite { claim: marked.as_deref(), handled, spent: spent.as_ref(), rejected: rejected.as_deref() };
         match self.shared.cluster.write_claim(&self.job.namespace, &self.job.secret, at, &write).await {
             Ok(secret) => Event::Applied(self.look(&secret)),
             Err(error) => self.api_failed(&error),
@@ -836,6 +839,17 @@ impl Transaction {
         let own = claim.filter(|_| is_own).and_then(Claim::parse);
         self.remainder = own.and_then(|claim| claim.remainder(self.attempt.from, timestamp::format(Clock::now())));
         self.view(secret)
+    }
+
+    /// What is noted of a refresh token that TikTok refused.
+    fn rejection(&self) -> Rejection {
+        let failure = self.failure.as_ref();
+        Rejection {
+            token: self.attempt.from.to_string(),
+            at: timestamp::format(Clock::now()),
+            code: failure.and_then(|failure| failure.code),
+            request_id: failure.and_then(|failure| failure.request_id.clone()),
+        }
     }
 
     /// Did TikTok refuse what was presented?

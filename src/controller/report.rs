@@ -406,7 +406,7 @@ fn expired_message(entry: &Entry, expires_at: i64) -> String {
 }
 
 /// Why only a new authorization helps, and how to have it.
-fn authorize_again(entry: &Entry, why: &str) -> String {
+pub(super) fn authorize_again(entry: &Entry, why: &str) -> String {
     let command = authorize_command(&entry.namespace, &entry.name);
     format!("{why}: have the seller authorize the app again: {command}")
 }

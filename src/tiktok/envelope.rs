@@ -16,7 +16,7 @@ use crate::tokens::SecretText;
 /// The longest that a field of [`Seller`] gets, in bytes.
 const SELLER_LIMIT: usize = 256;
 /// The longest that a request id gets, in bytes.
-const REQUEST_ID_LIMIT: usize = 128;
+pub const REQUEST_ID_LIMIT: usize = 128;
 
 /// What a refresh granted. It may be the only copy of the only refresh token that still works.
 #[derive(Debug)]

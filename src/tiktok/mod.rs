@@ -35,7 +35,7 @@ use failure::{Answer, Shape};
 use request::{Credential, TokenRequest, WireForm};
 
 pub use endpoint::{Endpoint, EndpointError};
-pub use envelope::{Grant, Seller};
+pub use envelope::{Grant, REQUEST_ID_LIMIT, Seller};
 pub use expiry::read_expiry;
 pub use failure::{Failure, FailureReason, Spent};
 pub use request::{RequestForm, UnknownRequestForm};

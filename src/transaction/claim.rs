@@ -19,7 +19,7 @@ pub const UNREADABLE_CLAIM_LIFE: Duration = Duration::from_mins(10);
 const LONGEST_LIFE: Duration = Duration::from_hours(1);
 
 /// Longest text read as a claim, in bytes.
-const LONGEST_TEXT: usize = 4_096;
+pub(super) const LONGEST_TEXT: usize = 4_096;
 
 /// What is known of the call that a claim was made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -19,8 +19,10 @@
 //! beside the code gives way to the new one. The driver's [`View`] says of it what [`next`] is to know.
 
 mod claim;
+mod rejection;
 
 pub use claim::{Beside, CLAIM_LIMIT, Claim, ClaimOutcome, MARGIN, UNREADABLE_CLAIM_LIFE};
+pub use rejection::Rejection;
 
 use crate::cluster::Version;
 use crate::tokens::{Digest, SpentTokens};
@@ -442,8 +444,11 @@ pub fn next(attempt: &Attempt, state: State, event: Event) -> (State, Command) {
         },
 
         // Refused: but is it still the token that stands there?
+        (State::Rereading, Event::Read(view)) if is_refused_one(attempt, &view) => {
+            release(view.version, Release::GiveBack { handled: true }, Outcome::CallFailed(CallFailure::Rejected))
+        }
         (State::Rereading, Event::Read(view)) if view.refresh == Some(attempt.from) => {
-            give_back(view, Release::GiveBack { handled: true }, Outcome::CallFailed(CallFailure::Rejected))
+            forget(false, Outcome::CallFailed(CallFailure::Rejected))
         }
         (State::Rereading, Event::Read(view)) => {
             let outcome =
@@ -502,6 +507,11 @@ pub fn next(attempt: &Attempt, state: State, event: Event) -> (State, Command) {
                     Release::MarkUnknown { handled } if is_anothers(attempt, &view) => Release::GiveBack { handled },
                     how => how,
                 };
+                release_again(view.version, how, outcome, tries)
+            }
+            (Release::GiveBack { .. }, _)
+                if outcome == Outcome::CallFailed(CallFailure::Rejected) && is_refused_one(attempt, &view) =>
+            {
                 release_again(view.version, how, outcome, tries)
             }
             // The annotation was dropped with the token still there (`kubectl replace` does that):
@@ -596,6 +606,12 @@ fn leave_seen(attempt: &Attempt, view: View, outcome: Outcome) -> (State, Comman
 /// Does another token stand in the Secret than the one to spend, and none that was spent before it?
 fn is_anothers(attempt: &Attempt, view: &View) -> bool {
     view.refresh.is_some_and(|refresh| refresh != attempt.from && !attempt.spent_before.contains(refresh))
+}
+
+/// Is it to be noted on this Secret that TikTok refused the token? It is still the one that stands there, and no other
+/// process is at work, or was.
+fn is_refused_one(attempt: &Attempt, view: &View) -> bool {
+    view.refresh == Some(attempt.from) && matches!(view.claim, Standing::Own { .. } | Standing::Free)
 }
 
 const fn claim(at: Version, nth: u8) -> (State, Command) {

@@ -162,6 +162,25 @@ fn a_refused_token_is_declared_dead_only_if_it_is_still_the_one_that_stands_ther
 }
 
 #[test]
+fn a_refusal_is_noted_where_the_claim_was_dropped_and_not_over_anothers() {
+    let rejected = Outcome::CallFailed(CallFailure::Rejected);
+    let how = Release::GiveBack { handled: true };
+    let rereading = || State::RereadingToRelease { how, outcome: rejected, tries: 1 };
+    for state in [State::Rereading, rereading()] {
+        let (_, command) = step(state.clone(), Event::Read(before("3", Standing::Free)));
+        assert_eq!(command, Command::Release { at: version("3"), how }, "from {state:?}");
+        for others in [Standing::OthersAlive, Standing::OthersDead] {
+            let (next, command) = step(state.clone(), Event::Read(before("3", others)));
+            assert_eq!((next, command), (State::Forgetting { outcome: rejected }, Command::Forget { keep: false }));
+        }
+    }
+    // What another outcome leaves to be settled is the claim alone.
+    let answered = State::RereadingToRelease { how, outcome: Outcome::CallFailed(CallFailure::Answered), tries: 1 };
+    let (_, command) = step(answered, Event::Read(before("3", Standing::Free)));
+    assert_eq!(command, Command::Forget { keep: false });
+}
+
+#[test]
 fn after_a_conflict_or_a_lost_reply_the_answer_is_compared_with_what_stands_there() {
     for failure in [ApiFailure::Conflict, ApiFailure::Lost] {
         let (state, command) = step(State::Persisting { answer: answer(), tries: 0 }, failed(failure));

@@ -23,6 +23,8 @@ use tiktok_shop_testkit::{
     process::{Child, Program, Signal},
 };
 
+use crate::stage::SOON;
+
 const OPERATOR: &str = env!("CARGO_BIN_EXE_tiktok-shop-operator");
 
 /// A pod at work.
@@ -125,7 +127,7 @@ impl Pod {
     }
 
     async fn get(&self, path: &str) -> Option<(u16, String)> {
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().expect("a client");
+        let http = reqwest::Client::builder().no_proxy().timeout(SOON).build().expect("a client");
         let answer = http.get(format!("{}{path}", self.url)).send().await.ok()?;
         Some((answer.status().as_u16(), answer.text().await.ok()?))
     }

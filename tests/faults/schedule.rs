@@ -151,6 +151,13 @@ fn clash(one: Cell, other: Cell) -> bool {
     one == other || tiktok || overwritten || insists
 }
 
+/// No answer comes, TikTok refuses the one more try of a token that is due, and who is to say so is killed.
+fn refused_and_killed() -> Job {
+    let cells =
+        [(Step::Call, Fault::TikTokHangs), (Step::Journal, Fault::KillAfter)].map(|(step, fault)| Cell { step, fault });
+    Job { trigger: Trigger::Due, ..Job::chosen(&cells, 2) }
+}
+
 /// The jobs of a whole run: every field of the matrix, the quick ones again and again, and random
 /// schedules, until there are so many faults.
 pub fn whole(seed: u64, faults: usize, run: impl Fn(Cell) -> bool) -> Vec<Job> {
@@ -158,7 +165,8 @@ pub fn whole(seed: u64, faults: usize, run: impl Fn(Cell) -> bool) -> Vec<Job> {
     let quick: Vec<Cell> = cells.iter().copied().filter(|cell| !cell.fault.is_long()).collect();
     let mut random = Random::of(seed);
     let mut jobs: Vec<Job> = cells.iter().map(|cell| Job::of(*cell, random.below(4))).collect();
-    let mut planned = jobs.len();
+    jobs.push(refused_and_killed());
+    let mut planned: usize = jobs.iter().map(|job| job.cells.len()).sum();
     let mut number = 0;
     let mut again = Vec::new();
     let mut nth = 0;
@@ -218,6 +226,7 @@ pub fn slice(seed: u64) -> Vec<Job> {
     ] {
         jobs.extend(Job::of_exchange(Cell { step, fault }, random.below(4)));
     }
+    jobs.push(refused_and_killed());
     jobs.extend((0..6).map(|number| Job::random(seed, number)));
     random.shuffle(&mut jobs);
     jobs

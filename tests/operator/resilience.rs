@@ -349,6 +349,68 @@ async fn a_process_killed_before_it_told_of_a_failure_leaves_a_request_that_is_s
     assert_eq!((counters.refreshes, counters.presentations), (1, 2), "the failed request is not tried again by itself");
 }
 
+/// SIGKILL after TikTok refused a due token, before the status said so: the Secret says it, whether there is a journal or
+/// not, and the token is not presented once more in each life.
+///
+/// Covers: annotation/rejected-token, reason/RefreshTokenRejected
+#[tokio::test]
+async fn a_process_killed_before_it_told_of_a_refusal_does_not_present_that_token_again() {
+    let refused_and_killed = async |journal: bool| {
+        let stage = Stage::new().await;
+        stage.shop("shop", 600).await;
+        stage.simulator.add_fault(Fault::once(Action::drop(DropPoint::AfterRotation)).shop("shop")).await;
+        stage.shop("other", PLENTY).await;
+        let tells_of_it = steps::status(&stage.namespace, "shop");
+        let tells_of_it = move |seen: &Seen| tells_of_it(seen) && seen.body.contains("RefreshTokenRejected");
+        let hold = stage.proxy.on("the status write", tells_of_it).once().hold();
+        let mut operator = if journal { stage.operator() } else { stage.bare_operator() }.start();
+        hold.wait_held(SOON).await;
+        operator.sigkill();
+        hold.cut();
+        let note = stage.annotation("shop", "tiktokshop.dev/rejected-token").await.expect("it is noted on the Secret");
+        assert!(note.contains("36004005") && !note.contains("TTP_"), "{note}");
+
+        let rejected = |status: &Value| has_condition(status, "Stalled", "True", "RefreshTokenRejected");
+        for life in 1..=2 {
+            operator.restart();
+            let status = stage.wait_status("shop", "Stalled, to be authorized again", rejected, SOON).await;
+            let error = &status["lastError"];
+            let message = error["message"].as_str().expect("it has a message");
+            assert!(
+                message.contains("kubectl tiktokshop authorize shop") && message.contains("36004005"),
+                "in life {life}: {message}"
+            );
+            assert_eq!((&error["reason"], &error["code"]), (&json!("RefreshTokenRejected"), &json!(36_004_005)));
+            assert!(error["requestId"].is_string(), "for TikTok's support: {error}");
+            assert_eq!(
+                status["consecutiveFailures"], 2,
+                "an unknown outcome and a refusal, in life {life}: {status:#}"
+            );
+            // By the time that it has served another shop, it has looked at this one.
+            stage.request("other", &format!("in life {life}")).await;
+            stage.wait_refreshed("other", &format!("in life {life}"), SOON).await;
+            assert_eq!(stage.simulator.shop("shop").await.counters.presentations, 2, "in life {life}");
+            operator.sigkill();
+        }
+        fixtures::wait_for_event(&stage.client, &stage.namespace, "shop", "ReauthorizationRequired", SOON).await;
+
+        // Who asks is answered, and new tokens are served like any others: the note is about those alone.
+        operator.restart();
+        stage.request("shop", "now").await;
+        stage.wait_status("shop", "refused again", |status| status["lastHandledRefreshRequest"] == "now", SOON).await;
+        assert_eq!(stage.simulator.shop("shop").await.counters.presentations, 3);
+        let shop = stage.simulator.reauthorize("shop").await;
+        let patch = json!({ "data": stage.token_secret(&shop).manifest()["data"] });
+        fixtures::patch_secret(&stage.client, &stage.namespace, "shop", &patch).await;
+        stage.wait_status("shop", "Ready with the new authorization", is_ready, SOON).await;
+        stage.request("shop", "after that").await;
+        stage.wait_refreshed("shop", "after that", SOON).await;
+        assert_eq!(stage.annotation("shop", "tiktokshop.dev/rejected-token").await, None);
+        stage.simulator.assert_no_careless_violations().await;
+    };
+    tokio::join!(refused_and_killed(true), refused_and_killed(false));
+}
+
 /// SIGKILL at the persist; journal replay.
 ///
 /// Covers: flag/journal-dir
