@@ -1,8 +1,12 @@
 //! Conditions: the standard form in which a Kubernetes resource says how it is.
 
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::{Reason, timestamp};
 
@@ -33,6 +37,50 @@ impl ConditionType {
             Self::Stalled => "Stalled",
         }
     }
+}
+
+impl FromStr for ConditionType {
+    type Err = UnknownConditionType;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        [Self::Ready, Self::Refreshed, Self::Stalled]
+            .into_iter()
+            .find(|type_| type_.as_str() == word)
+            .ok_or(UnknownConditionType)
+    }
+}
+
+/// A word that is the type of none of the operator's conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown type of condition")]
+pub struct UnknownConditionType;
+
+/// Reads a word, and keeps nothing of it where the operator knows it.
+fn word<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    known: impl Fn(&str) -> Option<&'static str>,
+) -> Result<Cow<'static, str>, D::Error> {
+    struct Visitor<F>(F);
+    impl<F: Fn(&str) -> Option<&'static str>> de::Visitor<'_> for Visitor<F> {
+        type Value = Cow<'static, str>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+
+        fn visit_str<E: de::Error>(self, word: &str) -> Result<Self::Value, E> {
+            Ok((self.0)(word).map_or_else(|| Cow::Owned(word.to_owned()), Cow::Borrowed))
+        }
+    }
+    deserializer.deserialize_str(Visitor(known))
+}
+
+fn known_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'static, str>, D::Error> {
+    word(deserializer, |word| word.parse().ok().map(ConditionType::as_str))
+}
+
+fn known_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'static, str>, D::Error> {
+    word(deserializer, |word| word.parse().ok().map(Reason::as_str))
 }
 
 /// Whether a condition holds.
@@ -74,12 +122,13 @@ fn pointer(reason: Reason) -> Option<String> {
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     /// Type of the condition: Ready, Refreshed or Stalled.
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "known_type")]
     #[schemars(
+        with = "String",
         length(max = 316),
         extend("pattern" = TYPE_PATTERN)
     )]
-    pub type_: String,
+    pub type_: Cow<'static, str>,
 
     /// Status of the condition: True, False or Unknown.
     #[schemars(with = "String", extend("enum" = ["True", "False", "Unknown"]))]
@@ -97,8 +146,13 @@ pub struct Condition {
     pub last_transition_time: DateTime<Utc>,
 
     /// One word that says why, for programs. Example: TokenValid
-    #[schemars(length(min = 1, max = 1024), extend("pattern" = r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"))]
-    pub reason: String,
+    #[serde(deserialize_with = "known_reason")]
+    #[schemars(
+        with = "String",
+        length(min = 1, max = 1024),
+        extend("pattern" = r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
+    )]
+    pub reason: Cow<'static, str>,
 
     /// What the reason means here and, where a person must act, what to do.
     #[schemars(length(max = 32768))]
@@ -126,11 +180,11 @@ impl Condition {
         message.truncate(message.floor_char_boundary(LONGEST_MESSAGE - pointer.len()));
         message.push_str(&pointer);
         Self {
-            type_: type_.as_str().to_owned(),
+            type_: Cow::Borrowed(type_.as_str()),
             status,
             observed_generation: generation,
             last_transition_time: timestamp::whole_seconds(since),
-            reason: reason.as_str().to_owned(),
+            reason: Cow::Borrowed(reason.as_str()),
             message,
         }
     }

@@ -42,6 +42,17 @@ macro_rules! reasons {
                 }
             }
         }
+
+        impl FromStr for Reason {
+            type Err = UnknownReason;
+
+            fn from_str(word: &str) -> Result<Self, Self::Err> {
+                match word {
+                    $(stringify!($name) => Ok(Self::$name),)+
+                    _ => Err(UnknownReason),
+                }
+            }
+        }
     };
 }
 
@@ -164,14 +175,6 @@ impl fmt::Display for Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown reason")]
 pub struct UnknownReason;
-
-impl FromStr for Reason {
-    type Err = UnknownReason;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        Self::ALL.iter().copied().find(|reason| reason.as_str() == word).ok_or(UnknownReason)
-    }
-}
 
 impl Serialize for Reason {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

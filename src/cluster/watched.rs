@@ -9,14 +9,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use chrono::DateTime;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::NamespaceResourceScope;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::api::names::{GROUP, KIND, PLURAL, PREFIX, VERSION};
-use crate::api::{TikTokShopIntegrationSpec, TikTokShopIntegrationStatus};
+use crate::api::{TikTokShopIntegrationSpec, TikTokShopIntegrationStatus, timestamp};
 
 /// Reads the annotations that are this operator's own, and skips all others.
 pub(super) fn own_annotations<'de, D: Deserializer<'de>>(
@@ -64,10 +63,7 @@ struct WireMeta {
 
 impl WireMeta {
     fn into_meta(self) -> (ObjectMeta, i64) {
-        let created = self
-            .creation_timestamp
-            .and_then(|text| DateTime::parse_from_rfc3339(&text).ok())
-            .map_or(0, |created| created.timestamp());
+        let created = self.creation_timestamp.as_deref().and_then(timestamp::seconds).unwrap_or(0);
         let meta = ObjectMeta {
             name: self.name,
             namespace: self.namespace,

@@ -5,17 +5,17 @@
 //! relist, and start work in order of arrival (see `docs/src/decisions/agenda.md`).
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use kube::Resource as _;
 use serde::{Deserialize, Serialize};
 
 use super::observe::{self, Notes};
-use super::resting::{self, Common, Front, Resting, Room, Uid};
+use super::resting::{self, Common, Front, Resting, Uid};
 use super::rollout::Rollout;
 use super::shops::Checks;
 use crate::api::names::{MAX_REFRESH_REQUEST_BYTES, REFRESH_REQUESTED_AT};
@@ -464,16 +464,23 @@ pub(super) struct Metadata {
 /// Where an integration is kept.
 enum Place {
     Free,
-    /// Being worked with. Where it rested before, its room is kept for the next rest.
-    Awake(Box<Entry>, Room),
+    /// Being worked with.
+    Awake(Box<Awake>),
     Resting(Resting),
+}
+
+/// An entry that is being worked with.
+struct Awake {
+    entry: Entry,
+    /// Where it rested before: the next rest is to be there again.
+    bed: Option<Resting>,
 }
 
 impl Place {
     fn look(&self) -> Option<Look<'_>> {
         match self {
             Self::Free => None,
-            Self::Awake(entry, _) => Some(Look::Awake(entry)),
+            Self::Awake(awake) => Some(Look::Awake(&awake.entry)),
             Self::Resting(resting) => Some(Look::Resting(Box::new(resting.awake()))),
         }
     }
@@ -481,7 +488,7 @@ impl Place {
     fn key(&self) -> Option<(&str, &str)> {
         match self {
             Self::Free => None,
-            Self::Awake(entry, _) => Some((&entry.namespace, &entry.name)),
+            Self::Awake(awake) => Some((&awake.entry.namespace, &awake.entry.name)),
             Self::Resting(resting) => Some((resting.namespace(), resting.front().name)),
         }
     }
@@ -490,7 +497,7 @@ impl Place {
     fn front(&self) -> Option<(&str, Front<'_>)> {
         match self {
             Self::Free => None,
-            Self::Awake(entry, _) => Some((&entry.namespace, Front::of(entry))),
+            Self::Awake(awake) => Some((&awake.entry.namespace, Front::of(&awake.entry))),
             Self::Resting(resting) => Some((resting.namespace(), resting.front())),
         }
     }
@@ -523,7 +530,7 @@ pub(super) struct Agenda {
     /// Room to put entries to rest in.
     scratch: Vec<u8>,
     by_name: HashTable<Id>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     commons: HashMap<Common, Arc<Common>>,
     slots: HashTable<Box<Slot>>,
     namespaces: HashMap<Box<str>, Arc<str>>,
@@ -611,12 +618,15 @@ impl Agenda {
     /// Wakes an entry, until [`Self::rest`].
     pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut Entry> {
         let place = self.places.get_mut(id as usize)?;
-        if let Place::Resting(resting) = place {
-            *place = Place::Awake(Box::new(resting.awake()), resting.take_room());
-            self.awake.push(id);
-        }
+        *place = match std::mem::replace(place, Place::Free) {
+            Place::Resting(resting) => {
+                self.awake.push(id);
+                Place::Awake(Box::new(Awake { entry: resting.awake(), bed: Some(resting) }))
+            }
+            place => place,
+        };
         match place {
-            Place::Awake(entry, _) => Some(entry),
+            Place::Awake(awake) => Some(&mut awake.entry),
             _ => None,
         }
     }
@@ -625,18 +635,17 @@ impl Agenda {
     pub(super) fn rest(&mut self) {
         let most_commons = 2 * self.places.len();
         while let Some(id) = self.awake.pop() {
-            let Some(place @ Place::Awake(..)) = self.places.get_mut(id as usize) else { continue };
-            let Place::Awake(entry, room) = std::mem::replace(place, Place::Free) else { continue };
-            let common = Common {
-                namespace: Arc::clone(&entry.namespace),
-                token_keys: Arc::clone(&entry.token_keys),
-                app: entry.app.clone(),
-            };
-            if self.commons.len() > most_commons {
-                self.commons.retain(|_, common| Arc::strong_count(common) > 1);
-            }
-            let common = intern(&mut self.commons, common);
-            *place = Place::Resting(Resting::new(&entry, common, room, &mut self.scratch));
+            let Some(place @ Place::Awake(_)) = self.places.get_mut(id as usize) else { continue };
+            let Place::Awake(mut awake) = std::mem::replace(place, Place::Free) else { continue };
+            let (common, room) = awake.bed.take().map(Resting::leave).unzip();
+            let entry = &awake.entry;
+            let common = common.filter(|common| common.is_of(entry)).unwrap_or_else(|| {
+                if self.commons.len() > most_commons {
+                    self.commons.retain(|_, common| Arc::strong_count(common) > 1);
+                }
+                intern(&mut self.commons, Common::of(entry))
+            });
+            *place = Place::Resting(Resting::new(entry, common, room.unwrap_or_default(), &mut self.scratch));
         }
     }
 
@@ -662,9 +671,10 @@ impl Agenda {
     /// Does an older integration keep its tokens in the same Secret? Its name.
     pub(super) fn owner_before(&self, id: Id) -> Option<Box<str>> {
         let entry = self.get(id)?;
+        let sharers = self.slot(&entry.token_secret).map(|slot| &slot.tokens_of).filter(|ids| ids.len() > 1)?;
         let age = |entry: &Entry| (entry.created_at, entry.uid.clone());
         let mine = age(&entry);
-        let others = self.slot(&entry.token_secret)?.tokens_of.iter().filter(|&&other| other != id);
+        let others = sharers.iter().filter(|&&other| other != id);
         others
             .filter_map(|&other| self.get(other))
             .filter(|other| age(other) < mine)
@@ -851,7 +861,7 @@ impl Agenda {
             self.places.push(Place::Free);
             Id::try_from(self.places.len() - 1).unwrap_or(Id::MAX)
         });
-        self.places[id as usize] = Place::Awake(Box::new(entry), Room::default());
+        self.places[id as usize] = Place::Awake(Box::new(Awake { entry, bed: None }));
         self.awake.push(id);
         let (places, hasher) = (&self.places, &self.hasher);
         self.by_name.insert_unique(hash, id, |id| hasher.hash_one(key_at(places, *id).unwrap_or_default()));
@@ -947,8 +957,10 @@ impl Agenda {
     /// Sets when an integration is to be looked at next.
     pub(super) fn wake(&mut self, id: Id, at: i64) {
         let Some(entry) = self.get_mut(id) else { return };
-        if let Some(before) = entry.wake_at.replace(at) {
-            self.wakes.remove(&(before, id));
+        match entry.wake_at.replace(at) {
+            Some(before) if before == at => return,
+            Some(before) => drop(self.wakes.remove(&(before, id))),
+            None => {}
         }
         self.wakes.insert((at, id));
     }

@@ -4,8 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::DateTime;
-
+use crate::api::timestamp;
 use crate::clock::Clock;
 use crate::decide::{ClaimFacts, ClaimStanding};
 use crate::journal::{self, Journal};
@@ -92,7 +91,7 @@ impl Claims {
         };
         let is_of_another_uid = claim.integration_uid.as_deref().is_some_and(|claimed_for| claimed_for != uid);
         let is_about_it = is_of_another_uid || claim.from_digest() == Some(credential);
-        let at = DateTime::parse_from_rfc3339(&claim.at).map_or(now, |at| at.timestamp()).min(now);
+        let at = timestamp::seconds(&claim.at).unwrap_or(now).min(now);
         if !is_about_it && !matches!(standing, ClaimStanding::Alive { .. }) {
             let beside = claim.beside.filter(|beside| beside.is_about(credential))?;
             let (standing, presented) = (ClaimStanding::Unknown, beside.presented);
@@ -141,7 +140,7 @@ impl Claims {
         let (namespace, name) = claim.integration.split_once('/')?;
         let key = journal::Key { namespace: namespace.to_owned(), name: name.to_owned() };
         // Without a time, nothing excludes it.
-        let at = DateTime::parse_from_rfc3339(&claim.at).map_or(i64::MIN, |at| at.timestamp());
+        let at = timestamp::seconds(&claim.at).unwrap_or(i64::MIN);
         Some(self.journal.as_ref()?.may_have_lost(&key, at))
     }
 

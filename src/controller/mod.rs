@@ -755,17 +755,14 @@ impl Controller {
         }
         let restart_at = self.restart_what_is_owed(entry, id, seconds_now);
         let tick_due = entry.next_tick <= seconds_now;
-        let mut status = report(entry, decision, &circumstances, now);
+        let status = report(entry, decision, &circumstances, now);
         // A refresh that starts right away says all there is to say when it ends.
         let patience = if entry.served_status == 0 { FIRST_STATUS_AFTER } else { SHOWN_AS_WAITING_AFTER };
         let starting =
             matches!(decision, Decision::Refresh { .. }) && seconds_now.saturating_sub(entry.queued_at) < patience;
         let news = differs(&entry.status, &status, tick_due);
         let rewrite = entry.served_status == 0 && !starting;
-        if !news && !rewrite {
-            status = (*entry.status).clone();
-        }
-        if !starting {
+        if !starting && (news || rewrite) {
             for (kind, note) in events_of_change(&entry.status, &status) {
                 self.events.publish(Event::now(entry.regarding(), kind, note));
             }
@@ -777,7 +774,10 @@ impl Controller {
             entry.warned_expiring = Some(held.facts.pair);
             self.events.publish(Event::now(entry.regarding(), EventKind::RefreshTokenExpiring, note));
         }
-        entry.set_status(status);
+        if news || rewrite {
+            entry.set_status(status);
+        }
+        entry.reported = true;
         if !starting {
             queue_status_write(&mut self.status_queue, id, entry);
         }

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use chrono::DateTime;
-
 use super::agenda::{Code, Held, Known, Lacking, Metadata, ReadFacts, Rejected};
 use super::claims::Claims;
 use super::resting::Uid;
-use crate::api::TikTokShopIntegrationStatus;
 use crate::api::names::{
     HANDLED_REFRESH_REQUEST, REFRESH_ATTEMPT, REFRESHED_AT, REFRESHED_FROM, REJECTED_TOKEN, SPENT_TOKENS, TOKENS_DIGEST,
 };
+use crate::api::{TikTokShopIntegrationStatus, timestamp};
 use crate::cluster::Secret;
 use crate::decide::{CodeFacts, TokenFacts};
 use crate::tiktok::REQUEST_ID_LIMIT;
@@ -34,9 +32,7 @@ impl Notes {
         let text = |name: &str| annotations.get(name).map(String::as_str);
         Self {
             claimed: annotations.contains_key(REFRESH_ATTEMPT),
-            refreshed_at: text(REFRESHED_AT)
-                .and_then(|at| DateTime::parse_from_rfc3339(at).ok())
-                .map(|at| at.timestamp()),
+            refreshed_at: text(REFRESHED_AT).and_then(timestamp::seconds),
             refreshed_from: text(REFRESHED_FROM).and_then(Digest::parse),
             spent: text(SPENT_TOKENS).map(SpentTokens::parse).unwrap_or_default(),
             tokens_digest: text(TOKENS_DIGEST).and_then(Digest::parse),
@@ -134,7 +130,7 @@ pub(super) fn from_secret(
 fn rejected(secret: &Secret, refresh: Digest) -> Option<Rejected> {
     let note = secret.annotations.get(REJECTED_TOKEN).filter(|_| !secret.annotations.contains_key(REFRESH_ATTEMPT))?;
     let Rejection { at, code, request_id, .. } = Rejection::parse(note, refresh)?;
-    let at = DateTime::parse_from_rfc3339(&at).ok()?.timestamp();
+    let at = timestamp::seconds(&at)?;
     // Anybody may write annotations: no name of TikTok's is longer than this.
     let request_id = request_id.filter(|id| id.len() <= REQUEST_ID_LIMIT).map(Into::into);
     Some(Rejected { at, code, request_id })

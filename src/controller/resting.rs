@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::agenda::{AppRef, Entry, Known};
-use crate::api::timestamp::format;
+use crate::api::timestamp::{format, parse};
 use crate::api::{
     CheckedShop, Condition, ConditionStatus, ConditionType, LastError, ObservedTokenSecret, Reason, RolloutRestart,
     Seller, TikTokShopIntegrationStatus,
@@ -25,6 +25,25 @@ pub(super) struct Common {
     pub namespace: Arc<str>,
     pub token_keys: Arc<TokenKeyNames>,
     pub app: AppRef,
+}
+
+impl Common {
+    pub(super) fn of(entry: &Entry) -> Self {
+        Self {
+            namespace: Arc::clone(&entry.namespace),
+            token_keys: Arc::clone(&entry.token_keys),
+            app: entry.app.clone(),
+        }
+    }
+
+    /// Is it what this entry shares? Equals that stand elsewhere in memory may be taken for others: that costs a look.
+    pub(super) fn is_of(&self, entry: &Entry) -> bool {
+        Arc::ptr_eq(&self.namespace, &entry.namespace)
+            && Arc::ptr_eq(&self.token_keys, &entry.token_keys)
+            && Arc::ptr_eq(&self.app.keys, &entry.app.keys)
+            && Arc::ptr_eq(&self.app.secret.0, &entry.app.secret.0)
+            && self.app.secret.1 == entry.app.secret.1
+    }
 }
 
 /// What is looked at most often: it stands before the rest, and is read without it.
@@ -145,9 +164,9 @@ impl Resting {
         resting
     }
 
-    /// Takes the room, for the next rest.
-    pub(super) fn take_room(&mut self) -> Room {
-        std::mem::take(&mut self.bytes)
+    /// What the next rest may use again.
+    pub(super) fn leave(self) -> (Arc<Common>, Room) {
+        (self.common, self.bytes)
     }
 
     /// The entry, made whole.
@@ -371,25 +390,28 @@ enum Message<'a> {
 const TYPES: [ConditionType; 3] = [ConditionType::Ready, ConditionType::Refreshed, ConditionType::Stalled];
 
 impl<'a> Word<'a> {
-    fn pack(word: &'a str, mut known: impl Iterator<Item = &'static str>) -> Self {
-        let number = known.position(|known| known == word).and_then(|number| u8::try_from(number).ok());
-        number.map_or(Self::Other(Cow::Borrowed(word)), Self::Known)
+    fn reason(word: &'a str) -> Self {
+        word.parse().map_or(Self::Other(Cow::Borrowed(word)), |reason: Reason| Self::Known(reason as u8))
     }
 
-    fn unpack(&self, mut known: impl Iterator<Item = &'static str>) -> String {
+    fn type_(word: &'a str) -> Self {
+        word.parse().map_or(Self::Other(Cow::Borrowed(word)), |type_: ConditionType| Self::Known(type_ as u8))
+    }
+
+    fn unpack(self, known: impl Fn(usize) -> Option<&'static str>) -> Cow<'static, str> {
         match self {
-            Self::Known(number) => known.nth(usize::from(*number)).unwrap_or_default().to_owned(),
-            Self::Other(word) => word.to_string(),
+            Self::Known(number) => Cow::Borrowed(known(usize::from(number)).unwrap_or_default()),
+            Self::Other(word) => Cow::Owned(word.into_owned()),
         }
     }
 }
 
-fn types() -> impl Iterator<Item = &'static str> {
-    TYPES.iter().map(|type_| type_.as_str())
+fn type_(number: usize) -> Option<&'static str> {
+    TYPES.get(number).map(|type_| type_.as_str())
 }
 
-fn reasons() -> impl Iterator<Item = &'static str> {
-    Reason::ALL.iter().map(|reason| reason.as_str())
+fn reason(number: usize) -> Option<&'static str> {
+    Reason::ALL.get(number).map(|reason| reason.as_str())
 }
 
 const EXPIRES: &str = "the access token expires at ";
@@ -397,10 +419,7 @@ const REFRESHED: &str = "the tokens were refreshed at ";
 
 impl<'a> Message<'a> {
     fn pack(text: &'a str) -> Self {
-        let time = |rest: &str| {
-            let time = DateTime::parse_from_rfc3339(rest).ok()?.to_utc();
-            (format(time) == rest).then_some(time.timestamp())
-        };
+        let time = |rest: &str| parse(rest).map(|time| time.timestamp());
         let expires = || text.strip_prefix(EXPIRES).and_then(time).map(Self::Expires);
         let refreshed = || text.strip_prefix(REFRESHED).and_then(time).map(Self::Refreshed);
         expires().or_else(refreshed).unwrap_or(Self::Other(Cow::Borrowed(text)))
@@ -433,7 +452,7 @@ impl<'a> Error<'a> {
     fn pack(error: &'a LastError) -> Self {
         let LastError { reason, message, code, request_id, time } = error;
         Self {
-            reason: Word::pack(reason, reasons()),
+            reason: Word::reason(reason),
             message: Cow::Borrowed(message),
             code: *code,
             request_id: text(request_id.as_ref()),
@@ -443,7 +462,7 @@ impl<'a> Error<'a> {
 
     fn unpack(self) -> LastError {
         LastError {
-            reason: self.reason.unpack(reasons()),
+            reason: self.reason.unpack(reason).into_owned(),
             message: self.message.into_owned(),
             code: self.code,
             request_id: owned(self.request_id),
@@ -492,22 +511,22 @@ impl<'a> PackedCondition<'a> {
     fn pack(condition: &'a Condition) -> Self {
         let Condition { type_, status, observed_generation, last_transition_time, reason, message } = condition;
         Self {
-            type_: Word::pack(type_, types()),
+            type_: Word::type_(type_),
             status: *status,
             observed_generation: *observed_generation,
             last_transition_time: last_transition_time.timestamp(),
-            reason: Word::pack(reason, reasons()),
+            reason: Word::reason(reason),
             message: Message::pack(message),
         }
     }
 
     fn unpack(self) -> Condition {
         Condition {
-            type_: self.type_.unpack(types()),
+            type_: self.type_.unpack(type_),
             status: self.status,
             observed_generation: self.observed_generation,
             last_transition_time: time(self.last_transition_time),
-            reason: self.reason.unpack(reasons()),
+            reason: self.reason.unpack(reason),
             message: self.message.unpack(),
         }
     }
@@ -619,9 +638,13 @@ mod tests {
     }
 
     #[test]
-    fn a_reasons_number_is_its_place_among_all() {
+    fn a_words_number_is_its_place_among_all() {
         for (at, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(usize::from(*reason as u8), at, "{reason:?}");
+            assert_eq!(reason.as_str().parse(), Ok(*reason));
+        }
+        for (at, type_) in TYPES.iter().enumerate() {
+            assert_eq!((usize::from(*type_ as u8), type_.as_str().parse()), (at, Ok(*type_)));
         }
     }
 

@@ -112,7 +112,7 @@ fn described(text: Option<&clap::builder::StyledStr>) -> String {
 
 fn described_integration(integration: &WatchedIntegration) -> String {
     let status = integration.status.as_ref();
-    let reason = status.and_then(|status| status.condition(ConditionType::Ready)).map(|ready| ready.reason.clone());
+    let reason = status.and_then(|status| status.condition(ConditionType::Ready)).map(|ready| ready.reason.to_string());
     let team = team(integration).map(|team| format!("team {team}"));
     team.into_iter().chain(reason).collect::<Vec<_>>().join(", ")
 }

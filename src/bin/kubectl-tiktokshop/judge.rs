@@ -148,7 +148,7 @@ fn in_the_way(status: &TikTokShopIntegrationStatus, force: bool, now: DateTime<U
         reason => reason.is_about_secrets(),
     };
     if blocks {
-        return Some(Failed { reason: ready.reason.clone(), detail: ready.said().to_owned() });
+        return Some(Failed { reason: ready.reason.to_string(), detail: ready.said().to_owned() });
     }
     let expired = status.refresh_token_expires_at.is_some_and(|at| at <= now);
     expired.then(|| Failed { reason: Reason::RefreshTokenExpired.as_str().to_owned(), detail: String::new() })

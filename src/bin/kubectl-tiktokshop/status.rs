@@ -334,7 +334,7 @@ fn row(integration: &WatchedIntegration, now: DateTime<Utc>) -> Row {
         name,
         team_id: team(integration),
         ready: ready.map(|ready| ready.status.as_str()),
-        reason: ready.map(|ready| ready.reason.clone()),
+        reason: ready.map(|ready| ready.reason.to_string()),
         message: ready.map(|ready| one_line(&ready.message)),
         suspended: is_suspended(integration),
         overdue: overdue_since.is_some(),
