@@ -29,6 +29,11 @@ const ANNOTATIONS: [(&str, &str, &str); 7] = [
     (names::REFRESHED_AT, "token Secret", "when the tokens in the Secret were issued (RFC 3339)"),
     (names::REFRESHED_FROM, "token Secret", "the digest of the refresh token that was spent for them"),
     (names::SPENT_TOKENS, "token Secret", "digests of refresh tokens that were spent before, newest first"),
+    (
+        names::REJECTED_TOKEN,
+        "token Secret",
+        "TikTok rejected the refresh token in the Secret: its digest, when, TikTok's code and request id. Removed by the next refresh",
+    ),
     (names::TOKENS_DIGEST, "token Secret", "the digest of the tokens in the Secret: do they still stand as written?"),
     (names::HANDLED_REFRESH_REQUEST, "token Secret", "the request that was last acted on"),
 ];

@@ -534,7 +534,9 @@ fn outcome(integration: &WatchedIntegration, before: &TikTokShopIntegrationStatu
         Some(ready) if word(&now) != word(before) => match ready.known_reason() {
             // A Secret that was just made may not have been seen yet.
             Some(Reason::TokensMissing | Reason::TokenSecretNotFound) => Outcome::Open,
-            Some(reason) if reason.is_about_secrets() => Outcome::Failed(ready.reason.to_string(), ready.message.clone()),
+            Some(reason) if reason.is_about_secrets() => {
+                Outcome::Failed(ready.reason.to_string(), ready.message.clone())
+            }
             _ => Outcome::Open,
         },
         _ => Outcome::Open,
