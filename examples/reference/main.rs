@@ -19,7 +19,7 @@ use tiktok_shop_operator::cluster::EventKind;
 use tiktok_shop_operator::settings;
 
 /// The annotations, on what they stand and what they mean.
-const ANNOTATIONS: [(&str, &str, &str); 7] = [
+const ANNOTATIONS: [(&str, &str, &str); 8] = [
     (
         names::REFRESH_REQUESTED_AT,
         "integration",
