@@ -108,6 +108,8 @@ pub(super) fn from_secret(
         known_spent: !ours && (notes.refreshed_from == Some(refresh_digest) || notes.spent.contains(refresh_digest)),
         claim: claim_about(refresh_digest),
     };
+    // A claim for this token tells of a later call.
+    let rejected = rejected(secret, refresh_digest).filter(|_| facts.claim.is_none()).map(Box::new);
     let known = Known::Held(Box::new(Held {
         uid: secret.uid.as_str().into(),
         version: secret.version.clone(),
@@ -119,17 +121,16 @@ pub(super) fn from_secret(
             refreshed_at: notes.refreshed_at,
             lengths: (access.expose().len(), refresh.expose().len()),
             manager: secret.last_writer(&keys.refresh_token).map(Into::into),
-            rejected: rejected(secret, refresh_digest).map(Box::new),
+            rejected,
         }),
         code,
     }));
     Reading { known, problems }
 }
 
-/// What a Secret says of a refusal of the refresh token in it. A claim that stands there tells of a later call.
+/// What a Secret says of a refusal of the refresh token in it.
 fn rejected(secret: &Secret, refresh: Digest) -> Option<Rejected> {
-    let note = secret.annotations.get(REJECTED_TOKEN).filter(|_| !secret.annotations.contains_key(REFRESH_ATTEMPT))?;
-    let Rejection { at, code, request_id, .. } = Rejection::parse(note, refresh)?;
+    let Rejection { at, code, request_id, .. } = Rejection::parse(secret.annotations.get(REJECTED_TOKEN)?, refresh)?;
     let at = timestamp::seconds(&at)?;
     // Anybody may write annotations: no name of TikTok's is longer than this.
     let request_id = request_id.filter(|id| id.len() <= REQUEST_ID_LIMIT).map(Into::into);
