@@ -421,8 +421,9 @@ impl Aimed {
             // It was on its way: it arrives when the next life is at work.
             hold.release();
         }
-        // In a schedule the next fault may hold what it has to do first, for as long as a request may take.
-        lane.first().wait_ready(SOON * 2).await;
+        // In a schedule each of the up to three faults that follow may hold what it has to do first, for as long as a
+        // request may take: 30 seconds.
+        lane.first().wait_ready(SOON * 4).await;
         in_time
     }
 
