@@ -151,11 +151,12 @@ fn clash(one: Cell, other: Cell) -> bool {
     one == other || tiktok || overwritten || insists
 }
 
-/// No answer comes, TikTok refuses the one more try of a token that is due, and who is to say so is killed.
+/// No answer comes, TikTok refuses the one more try of a token that is due, and who is to say so is killed as it settles
+/// its journal. The stop is there for the first call's gap, so that the kill is for the second's.
 fn refused_and_killed() -> Job {
-    let cells =
-        [(Step::Call, Fault::TikTokHangs), (Step::Journal, Fault::KillAfter)].map(|(step, fault)| Cell { step, fault });
-    Job { trigger: Trigger::Due, ..Job::chosen(&cells, 2) }
+    let cells = [(Step::Call, Fault::TikTokHangs), (Step::Journal, Fault::Stop), (Step::Journal, Fault::KillAfter)];
+    // This one is due, and killed as soon as the journal changes.
+    Job::chosen(&cells.map(|(step, fault)| Cell { step, fault }), 3)
 }
 
 /// The jobs of a whole run: every field of the matrix, the quick ones again and again, and random

@@ -30,9 +30,11 @@ for name in "${names[@]}"; do
   git -C "$copy" apply "$patch"
   says=$(field Says "$patch")
   caught=
+  # What does not compile is caught by nobody.
+  (cd "$copy" && CARGO_TARGET_DIR=$cache/target cargo build --quiet --bins --examples) \
+    || { echo "$name does not compile: seed it anew"; exit 2; }
   for cells in $(field Cells "$patch"); do
-    if (cd "$copy" && export CARGO_TARGET_DIR=$cache/target && cargo build --quiet --bins --examples && \
-      cargo test --quiet --test faults -- \
+    if (cd "$copy" && export CARGO_TARGET_DIR=$cache/target && cargo test --quiet --test faults -- \
       --full --seed 1 --times 8 --lanes 8 $(field Args "$patch") --only "$cells") >"$log" 2>&1; then
       continue
     fi
