@@ -44,7 +44,7 @@ pub fn format(time: DateTime<Utc>) -> String {
     str::from_utf8(&text).unwrap_or_default().to_owned()
 }
 
-/// Reads a time that [`format`] wrote; `None` where it has another form.
+/// Reads a time that [`format()`] wrote; `None` where it has another form.
 #[must_use]
 pub fn parse(text: &str) -> Option<DateTime<Utc>> {
     let text: &[u8; 20] = text.as_bytes().try_into().ok()?;
