@@ -64,6 +64,9 @@ struct Args {
     /// The largest fleet at rest, instead of 100000
     #[arg(long)]
     fleet: Option<usize>,
+    /// So many in a burst, for the shards, and due over two minutes, instead of 10000
+    #[arg(long)]
+    burst: Option<usize>,
     /// A file for the results as JSON, beside the table on standard output
     #[arg(long)]
     json: Option<PathBuf>,
@@ -138,6 +141,7 @@ impl Sizes {
         }
         let pairs = args.pairs.unwrap_or(5);
         let largest = args.fleet.unwrap_or(100_000);
+        let burst = args.burst.unwrap_or(10_000);
         let mut idle: Vec<usize> = [0, 1_000, 10_000].into_iter().filter(|size| *size < largest).collect();
         idle.push(largest);
         Self {
@@ -147,8 +151,8 @@ impl Sizes {
             ],
             idle,
             quiet: Duration::from_mins(10),
-            late: (10_000, Duration::from_mins(2)),
-            storm: 10_000,
+            late: (burst, Duration::from_mins(2)),
+            storm: burst,
             away: Duration::from_mins(2),
         }
     }

@@ -54,11 +54,13 @@ async fn of(stage: &Stage, size: usize, results: &mut Results) -> u64 {
     eprintln!("{}", named("starts"));
     // Hours have passed in a fleet that was kept; the statuses that differ are not part of what is measured.
     let builder = || stage.operator(namespace).flag("status-interval", "24h").flag("max-concurrent-refreshes", "64");
-    let (mut bare_seconds, mut ready_seconds, mut cpu_seconds) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bare_seconds, mut ready_seconds) = (Vec::new(), Vec::new());
+    let (mut bare_cpu, mut cpu_seconds) = (Vec::new(), Vec::new());
     let mut last = None;
     for start in 0..STARTS {
         let bare = stage.bare(&["list", "--namespace", namespace]).await;
         bare_seconds.push(bare.go().await.seconds);
+        bare_cpu.push(bare.process().cpu_time().unwrap_or_default().as_secs_f64());
         drop(bare);
         let requests = Counts::now(&stage.plane).await;
         let began = Instant::now();
@@ -79,6 +81,7 @@ async fn of(stage: &Stage, size: usize, results: &mut Results) -> u64 {
     let seconds = |values: &[f64]| median(values);
     let (bare, ready) = (seconds(&bare_seconds), seconds(&ready_seconds));
     results.add(START, named("bare list"), bare, "s");
+    results.add(START, named("own CPU of a bare list, which reads nothing of it"), seconds(&bare_cpu), "s");
     let goal = if size == 0 { 1.0 } else { bare + 1.0 };
     results.aim(START, named("start to ready"), ready, "s", Goal::AtMost(goal));
     let cpu_goal = match size {
