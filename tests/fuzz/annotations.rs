@@ -2,10 +2,10 @@
 //! and also the JSON of a whole object.
 
 use kube::Resource as _;
-use tiktok_shop_operator::api::names;
+use tiktok_shop_operator::api::{names, timestamp};
 use tiktok_shop_operator::cluster::{Secret, WatchedIntegration, WatchedSecret};
 use tiktok_shop_operator::tokens::Digest;
-use tiktok_shop_operator::transaction::Claim;
+use tiktok_shop_operator::transaction::{Claim, Rejection};
 
 /// The longest that anybody's claim is respected, in seconds.
 const LONGEST_CLAIM: u64 = 3_600;
@@ -21,6 +21,9 @@ pub fn check(input: &[u8]) {
     objects(input);
     let Ok(text) = std::str::from_utf8(input) else { return };
     claim(text);
+    rejection(text);
+    let seconds = chrono::DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp());
+    assert_eq!(timestamp::seconds(text), seconds, "a time is read in another way than chrono has it");
     if let Some(digest) = Digest::parse(text) {
         assert_eq!(digest.to_string(), text, "another text for the same digest");
     }
@@ -42,12 +45,26 @@ fn claim(text: &str) {
     }
 }
 
+fn rejection(text: &str) {
+    let token = Digest::from_bytes([0; 16]);
+    let Some(rejection) = Rejection::parse(text, token) else { return };
+    assert!(text.len() <= 4_096, "a note of {} bytes is read", text.len());
+    assert_eq!(rejection.token, token.to_string(), "it is about another token");
+    let written = rejection.to_text();
+    // Escapes may make it longer than what is read again.
+    if written.len() <= 4_096 {
+        assert_eq!(Rejection::parse(&written, token).as_ref(), Some(&rejection), "it is written as {written}");
+    }
+}
+
 /// The text as the value of every annotation of a Secret that is watched.
 fn values(text: &str) {
     let own = [
         names::REFRESH_ATTEMPT,
         names::REFRESHED_AT,
         names::REFRESHED_FROM,
+        names::SPENT_TOKENS,
+        names::REJECTED_TOKEN,
         names::TOKENS_DIGEST,
         names::HANDLED_REFRESH_REQUEST,
         names::REFRESH_REQUESTED_AT,
