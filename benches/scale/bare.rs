@@ -440,6 +440,5 @@ async fn list(client: &Client, to: &Target) {
 
 fn holds(text: &[u8], word: &[u8]) -> bool {
     // Comparing a word at each byte would cost as much as all the rest of a list.
-    let begins = text.iter().enumerate().filter(|(_, byte)| Some(*byte) == word.first());
-    begins.into_iter().any(|(at, _)| text[at..].starts_with(word))
+    text.iter().enumerate().any(|(at, byte)| Some(byte) == word.first() && text[at..].starts_with(word))
 }

@@ -28,6 +28,9 @@ pub enum ConditionType {
 }
 
 impl ConditionType {
+    /// Every type, in the order in which status has them.
+    pub const ALL: [Self; 3] = [Self::Ready, Self::Refreshed, Self::Stalled];
+
     /// The type as it stands in status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -43,10 +46,7 @@ impl FromStr for ConditionType {
     type Err = UnknownConditionType;
 
     fn from_str(word: &str) -> Result<Self, Self::Err> {
-        [Self::Ready, Self::Refreshed, Self::Stalled]
-            .into_iter()
-            .find(|type_| type_.as_str() == word)
-            .ok_or(UnknownConditionType)
+        Self::ALL.into_iter().find(|type_| type_.as_str() == word).ok_or(UnknownConditionType)
     }
 }
 

@@ -442,8 +442,7 @@ impl Conditions<'_> {
 
     /// The operator's conditions, and after them those that other programs added.
     fn finish(self) -> Vec<Condition> {
-        let own = [ConditionType::Ready, ConditionType::Refreshed, ConditionType::Stalled];
-        let foreign = self.old.iter().filter(|condition| own.iter().all(|type_| !condition.is(*type_)));
+        let foreign = self.old.iter().filter(|condition| ConditionType::ALL.iter().all(|type_| !condition.is(*type_)));
         self.new.into_iter().chain(foreign.cloned()).collect()
     }
 }

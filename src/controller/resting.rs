@@ -387,8 +387,6 @@ enum Message<'a> {
     Other(Cow<'a, str>),
 }
 
-const TYPES: [ConditionType; 3] = [ConditionType::Ready, ConditionType::Refreshed, ConditionType::Stalled];
-
 impl<'a> Word<'a> {
     fn reason(word: &'a str) -> Self {
         word.parse().map_or(Self::Other(Cow::Borrowed(word)), |reason: Reason| Self::Known(reason as u8))
@@ -407,7 +405,7 @@ impl<'a> Word<'a> {
 }
 
 fn type_(number: usize) -> Option<&'static str> {
-    TYPES.get(number).map(|type_| type_.as_str())
+    ConditionType::ALL.get(number).map(|type_| type_.as_str())
 }
 
 fn reason(number: usize) -> Option<&'static str> {
@@ -643,7 +641,7 @@ mod tests {
             assert_eq!(usize::from(*reason as u8), at, "{reason:?}");
             assert_eq!(reason.as_str().parse(), Ok(*reason));
         }
-        for (at, type_) in TYPES.iter().enumerate() {
+        for (at, type_) in ConditionType::ALL.iter().enumerate() {
             assert_eq!((usize::from(*type_ as u8), type_.as_str().parse()), (at, Ok(*type_)));
         }
     }

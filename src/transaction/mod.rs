@@ -444,11 +444,15 @@ pub fn next(attempt: &Attempt, state: State, event: Event) -> (State, Command) {
         },
 
         // Refused: but is it still the token that stands there?
-        (State::Rereading, Event::Read(view)) if is_refused_one(attempt, &view) => {
-            release(view.version, Release::GiveBack { handled: true }, Outcome::CallFailed(CallFailure::Rejected))
-        }
         (State::Rereading, Event::Read(view)) if view.refresh == Some(attempt.from) => {
-            forget(false, Outcome::CallFailed(CallFailure::Rejected))
+            let outcome = Outcome::CallFailed(CallFailure::Rejected);
+            match view.claim {
+                // Where the claim was dropped, the refusal is still to be noted.
+                Standing::Own { .. } | Standing::Free => {
+                    release(view.version, Release::GiveBack { handled: true }, outcome)
+                }
+                Standing::OthersAlive | Standing::OthersDead => forget(false, outcome),
+            }
         }
         (State::Rereading, Event::Read(view)) => {
             let outcome =
@@ -509,14 +513,9 @@ pub fn next(attempt: &Attempt, state: State, event: Event) -> (State, Command) {
                 };
                 release_again(view.version, how, outcome, tries)
             }
-            (Release::GiveBack { .. }, _)
-                if outcome == Outcome::CallFailed(CallFailure::Rejected) && is_refused_one(attempt, &view) =>
-            {
-                release_again(view.version, how, outcome, tries)
-            }
             // The annotation was dropped with the token still there (`kubectl replace` does that):
-            // without it nobody would know that this token may be spent.
-            (Release::MarkUnknown { .. }, Standing::Free) if view.refresh == Some(attempt.from) => {
+            // without a note nobody would know that this token may be spent, or was refused.
+            (_, Standing::Free) if view.refresh == Some(attempt.from) && leaves_a_note(how, outcome) => {
                 release_again(view.version, how, outcome, tries)
             }
             _ => forget(false, outcome),
@@ -608,10 +607,9 @@ fn is_anothers(attempt: &Attempt, view: &View) -> bool {
     view.refresh.is_some_and(|refresh| refresh != attempt.from && !attempt.spent_before.contains(refresh))
 }
 
-/// Is it to be noted on this Secret that TikTok refused the token? It is still the one that stands there, and no other
-/// process is at work, or was.
-fn is_refused_one(attempt: &Attempt, view: &View) -> bool {
-    view.refresh == Some(attempt.from) && matches!(view.claim, Standing::Own { .. } | Standing::Free)
+/// Does a claim that is settled in this way leave something on the Secret that others must know of the token?
+fn leaves_a_note(how: Release, outcome: Outcome) -> bool {
+    matches!(how, Release::MarkUnknown { .. }) || outcome == Outcome::CallFailed(CallFailure::Rejected)
 }
 
 const fn claim(at: Version, nth: u8) -> (State, Command) {

@@ -8,7 +8,6 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
-use serde_json::Value;
 use tiktok_shop_testkit::{
     fixtures,
     operator::{Builder, Operator},
@@ -71,9 +70,7 @@ fn waits(seen: &Seen) -> bool {
 /// Is it a further claim of one refresh? It is made where more than 5 seconds went by between the first and the call: on a
 /// machine that is busy with other things, that is for the clock to say.
 fn is_claim_made_anew(seen: &Seen) -> bool {
-    let claim = seen.json()["metadata"]["annotations"][steps::CLAIM].take();
-    let claim: Value = claim.as_str().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    claim["id"].as_str().is_some_and(|id| !id.ends_with(".1"))
+    steps::written_claim(seen)["id"].as_str().is_some_and(|id| !id.ends_with(".1"))
 }
 
 /// What a request is about, the shop's name left out; nothing for watches and lists.

@@ -130,9 +130,14 @@ fn has_data(seen: &Seen) -> bool {
 
 /// Whether the claim that it writes is marked as one of an unknown outcome.
 fn is_marked(seen: &Seen) -> bool {
-    let text = claim_in(seen).and_then(|claim| claim.as_str().map(str::to_owned)).unwrap_or_default();
-    let claim: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    claim["outcome"] == "unknown"
+    written_claim(seen)["outcome"] == "unknown"
+}
+
+/// The claim that a patch of a Secret writes; null where it writes none.
+#[must_use]
+pub fn written_claim(seen: &Seen) -> serde_json::Value {
+    let claim = claim_in(seen).unwrap_or_default();
+    claim.as_str().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 /// What a patch says of the claim: a text, null (remove it), or nothing.
