@@ -134,16 +134,7 @@ fn items() -> BTreeSet<String> {
     let conditions = [ConditionType::Ready, ConditionType::Refreshed, ConditionType::Stalled];
     items.extend(conditions.map(|condition| format!("condition/{}", condition.as_str())));
     items.extend(EventKind::ALL.iter().map(|kind| format!("event/{}", kind.as_str())));
-    for annotation in [
-        names::REFRESH_REQUESTED_AT,
-        names::REFRESH_ATTEMPT,
-        names::REFRESHED_AT,
-        names::REFRESHED_FROM,
-        names::SPENT_TOKENS,
-        names::TOKENS_DIGEST,
-        names::HANDLED_REFRESH_REQUEST,
-        names::RESTARTED_AT,
-    ] {
+    for annotation in names::ANNOTATIONS {
         items.insert(format!("annotation/{}", annotation.trim_start_matches(names::PREFIX)));
     }
     let parser = settings::parser();

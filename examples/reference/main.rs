@@ -18,25 +18,31 @@ use tiktok_shop_operator::api::{self, Reason, names};
 use tiktok_shop_operator::cluster::EventKind;
 use tiktok_shop_operator::settings;
 
-/// The annotations, on what they stand and what they mean.
-const ANNOTATIONS: [(&str, &str, &str); 8] = [
-    (
-        names::REFRESH_REQUESTED_AT,
-        "integration",
-        "any new value, at most 256 bytes, asks for one refresh now. Yours to write; all others are the operator's",
-    ),
-    (names::REFRESH_ATTEMPT, "token Secret", "the claim: a refresh is under way, or its outcome is unknown"),
-    (names::REFRESHED_AT, "token Secret", "when the tokens in the Secret were issued (RFC 3339)"),
-    (names::REFRESHED_FROM, "token Secret", "the digest of the refresh token that was spent for them"),
-    (names::SPENT_TOKENS, "token Secret", "digests of refresh tokens that were spent before, newest first"),
-    (
-        names::REJECTED_TOKEN,
-        "token Secret",
-        "TikTok rejected the refresh token in the Secret: its digest, when, TikTok's code and request id. Removed by the next refresh",
-    ),
-    (names::TOKENS_DIGEST, "token Secret", "the digest of the tokens in the Secret: do they still stand as written?"),
-    (names::HANDLED_REFRESH_REQUEST, "token Secret", "the request that was last acted on"),
-];
+/// On what an annotation stands, and what it means.
+fn annotation(name: &str) -> (&'static str, &'static str) {
+    match name {
+        names::REFRESH_REQUESTED_AT => (
+            "integration",
+            "any new value, at most 256 bytes, asks for one refresh now. Yours to write; all others are the operator's",
+        ),
+        names::REFRESH_ATTEMPT => ("token Secret", "the claim: a refresh is under way, or its outcome is unknown"),
+        names::REFRESHED_AT => ("token Secret", "when the tokens in the Secret were issued (RFC 3339)"),
+        names::REFRESHED_FROM => ("token Secret", "the digest of the refresh token that was spent for them"),
+        names::SPENT_TOKENS => ("token Secret", "digests of refresh tokens that were spent before, newest first"),
+        names::REJECTED_TOKEN => (
+            "token Secret",
+            "TikTok rejected the refresh token in the Secret: its digest, when, TikTok's code and request id. Removed by the next refresh",
+        ),
+        names::TOKENS_DIGEST => {
+            ("token Secret", "the digest of the tokens in the Secret: do they still stand as written?")
+        }
+        names::HANDLED_REFRESH_REQUEST => ("token Secret", "the request that was last acted on"),
+        names::RESTARTED_AT => {
+            ("pod template of a rollout's target", "the rotation of the tokens for which it was last restarted")
+        }
+        other => panic!("say here what {other} is"),
+    }
+}
 
 fn main() -> ExitCode {
     let Some(folder) = std::env::args_os().nth(1).map(PathBuf::from) else {
@@ -117,7 +123,8 @@ fn resource() -> String {
     let _ = write!(text, "\nField selectors work on {}.\n", selectable.join(" and "));
     text.push_str("\n## Annotations\n");
     table(&mut text, &["annotation", "on", ""]);
-    for (name, on, meaning) in ANNOTATIONS {
+    for name in names::ANNOTATIONS {
+        let (on, meaning) = annotation(name);
         row(&mut text, &[&code(name), on, meaning]);
     }
     text

@@ -45,6 +45,19 @@ pub const HANDLED_REFRESH_REQUEST: &str = "tiktokshop.dev/handled-refresh-reques
 /// On the pod template of a workload that `spec.rolloutRestartTargets` names: for which rotation it was last restarted.
 pub const RESTARTED_AT: &str = "tiktokshop.dev/restarted-at";
 
+/// All annotations, in the order in which they are told of.
+pub const ANNOTATIONS: [&str; 9] = [
+    REFRESH_REQUESTED_AT,
+    REFRESH_ATTEMPT,
+    REFRESHED_AT,
+    REFRESHED_FROM,
+    SPENT_TOKENS,
+    REJECTED_TOKEN,
+    TOKENS_DIGEST,
+    HANDLED_REFRESH_REQUEST,
+    RESTARTED_AT,
+];
+
 /// Default key of the app key in the Secret that `spec.appCredentialsSecretRef` names.
 pub const DEFAULT_APP_KEY_KEY: &str = "app_key";
 
