@@ -118,7 +118,7 @@ fn pointer(reason: Reason) -> Option<String> {
 //
 // The schema is that of metav1.Condition, line by line: tools that know the one know the other. Type and reason are
 // free text here because other programs may add conditions, and a newer operator may have written this one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     /// Type of the condition: Ready, Refreshed or Stalled.

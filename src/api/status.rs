@@ -12,7 +12,7 @@ use super::{Condition, ConditionType, Reason, timestamp};
 
 /// How the tokens of the shop are, and what the operator did and will do about them. Written by the operator alone.
 /// All times are UTC.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TikTokShopIntegrationStatus {
     /// The metadata.generation of the spec that this status speaks of.
@@ -105,7 +105,7 @@ impl TikTokShopIntegrationStatus {
 }
 
 /// A failure of the last try to refresh.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastError {
     /// One word that says what failed, for programs. Example: RateLimited
@@ -137,7 +137,7 @@ impl LastError {
 }
 
 /// A version of the token Secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObservedTokenSecret {
     /// The Secret's metadata.uid.
@@ -152,7 +152,7 @@ pub struct ObservedTokenSecret {
 }
 
 /// A shop in TikTok's words.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Seller {
     /// TikTok's id of the one who authorized the app.
@@ -173,7 +173,7 @@ pub struct Seller {
 }
 
 /// What was restarted after a rotation of the tokens.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RolloutRestart {
     /// The rotation for which all targets were last restarted, as the annotation tiktokshop.dev/restarted-at on their
@@ -184,7 +184,7 @@ pub struct RolloutRestart {
 }
 
 /// A shop that the access token is good for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckedShop {
     /// TikTok's id of the shop, under which its cipher stands in the token Secret's key shop_ciphers.

@@ -4,13 +4,13 @@
 //! It replaces kube-runtime's `Store` and `Controller`: those keep whole objects, double on a
 //! relist, and start work in order of arrival (see `docs/src/decisions/agenda.md`).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::hash::BuildHasher as _;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use kube::Resource as _;
 use serde::{Deserialize, Serialize};
 
@@ -1049,15 +1049,10 @@ pub(super) fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// Tells two statuses apart; an absent one is 0.
+/// Tells two statuses apart, within this process; an absent one is 0.
 pub(super) fn fingerprint(status: Option<&TikTokShopIntegrationStatus>) -> u64 {
-    use std::hash::{DefaultHasher, Hasher};
-    let Some(bytes) = status.and_then(|status| postcard::to_allocvec(&resting::Status::pack(status)).ok()) else {
-        return 0;
-    };
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&bytes);
-    hasher.finish()
+    static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
+    status.map_or(0, |status| HASHER.hash_one(status))
 }
 
 /// The agenda as the metrics see it.

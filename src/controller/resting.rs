@@ -327,7 +327,7 @@ pub(super) mod error {
 
 /// A status, as it is kept. Its own form leaves out what is absent, which takes names to tell.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Status<'a> {
+struct Status<'a> {
     observed_generation: Option<i64>,
     conditions: Vec<PackedCondition<'a>>,
     /// Those of the [`Front`] first.
