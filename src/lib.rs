@@ -34,6 +34,7 @@ pub mod cluster;
 #[cfg(unix)]
 pub mod controller;
 pub mod decide;
+mod hex;
 #[cfg(unix)]
 pub mod journal;
 pub mod lease;
@@ -52,12 +53,7 @@ pub mod transaction;
 /// Where the operating system gives no random bytes, which Linux does not do once it is up.
 #[must_use]
 pub fn random_id() -> String {
-    use std::fmt::Write as _;
-    let mut bytes = [0_u8; 16];
+    let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
-    bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
-        // Writing to a String does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes.into_iter().flat_map(hex::digits).map(char::from).collect()
 }

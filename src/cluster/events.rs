@@ -18,13 +18,13 @@ use crate::api::names::{API_VERSION, FIELD_MANAGER, KIND};
 use crate::clock;
 
 /// How many events are posted at once: one at a time could not keep up with a fleet that is due at once.
-const LANES: usize = 32;
+const LANES: usize = 8;
 
 /// Events waiting to be posted at most in one lane; more are dropped, as the statuses say the same.
-const LONGEST_QUEUE: usize = 1_000;
+const LONGEST_QUEUE: usize = 4_000;
 
 /// Series remembered at most in one lane.
-const MOST_SERIES: usize = 64;
+const MOST_SERIES: usize = 256;
 
 /// Repeated events within this time belong to one series; it is shorter than the hour for which an
 /// API server keeps an event.

@@ -11,6 +11,7 @@ mod secrets;
 mod status;
 mod watched;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use http_body_util::BodyExt as _;
 use hyper_util::client::proxy::matcher::Matcher;
 use kube::client::Body;
 use kube::{Client, Config};
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 pub use error::ApiError;
@@ -27,8 +29,15 @@ pub use secrets::{ClaimChange, ClaimWrite, Secret, TokenWrite, Version, stand_in
 pub use status::StatusWrite;
 pub use watched::{WatchedIntegration, WatchedSecret};
 
+use crate::tokens::Wiped;
+
 /// Of one API request, all of it. The API server itself gives up after 60 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Requests about Secrets under way at the same time, but for those that store tokens. What is sent beyond that only waits
+/// at the API server instead of here, on a connection of its own for each, of some 40 KiB. Statuses and events have limits
+/// of their own, so that none of these waits for a webhook that holds up another.
+const MOST_AT_ONCE: usize = 16;
 
 /// An answer larger than this is none of ours: the API server refuses Secrets over 1 MiB, which
 /// base64 and annotations make somewhat larger.
@@ -41,6 +50,7 @@ const USUAL_ANSWER: usize = 16 << 10;
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
+    turns: Arc<Semaphore>,
 }
 
 impl Cluster {
@@ -57,13 +67,19 @@ impl Cluster {
             let proxied = Matcher::from_env().intercept(&config.cluster_url).is_some();
             config.proxy_url = config.proxy_url.filter(|_| proxied);
         }
-        Ok(Self { client: Client::try_from(config)? })
+        Ok(Self { client: Client::try_from(config)?, turns: Arc::new(Semaphore::new(MOST_AT_ONCE)) })
     }
 
     /// The underlying client, for watches and the lease.
     #[must_use]
     pub fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// Sends one request when its turn has come.
+    async fn send_in_turn(&self, request: Request<Bytes>) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+        let _turn = self.turns.acquire().await;
+        self.send(request).await
     }
 
     /// Sends one request and returns the body of a success.
@@ -109,31 +125,29 @@ fn environment_proxy() -> Option<http::Uri> {
 
 /// Reads a body, of this length where it is told: then there is room for all of it at once.
 async fn read(mut body: Body, length: Option<usize>) -> Result<Zeroizing<Vec<u8>>, ApiError> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(length.unwrap_or(USUAL_ANSWER).min(LARGEST_ANSWER)));
+    let mut bytes = Wiped::with_capacity(length.unwrap_or(USUAL_ANSWER).min(LARGEST_ANSWER));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| ApiError::lost("the connection was cut in the middle of an answer"))?;
         if let Ok(data) = frame.into_data() {
             if bytes.len() + data.len() > LARGEST_ANSWER {
                 return Err(ApiError::lost("the answer is larger than any Secret can be"));
             }
-            if bytes.capacity() - bytes.len() < data.len() {
-                // By hand, since a buffer that grows by itself leaves an unwiped copy behind.
-                let mut larger = Zeroizing::new(Vec::with_capacity((bytes.len() + data.len()) * 2));
-                larger.extend_from_slice(&bytes);
-                bytes = larger;
-            }
-            bytes.extend_from_slice(&data);
+            bytes.extend(&data);
         }
     }
-    Ok(bytes)
+    Ok(bytes.into_inner())
 }
 
 /// A body that is wiped once it is sent.
 fn wiped_body<T: serde::Serialize>(value: &T) -> Result<Bytes, ApiError> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(8 << 10));
-    serde_json::to_writer(&mut *bytes, value).map_err(|_| ApiError::lost("the request can't be written as JSON"))?;
-    Ok(Bytes::from_owner(bytes))
+    let mut bytes = Wiped::with_capacity(8 << 10);
+    serde_json::to_writer(&mut bytes, value).map_err(|_| ApiError::lost("the request can't be written as JSON"))?;
+    Ok(Bytes::from_owner(bytes.into_inner()))
 }
+
+/// Asks for the metadata alone of what is written: a Secret's values, or a pod template's, are not always this process's
+/// business.
+pub const METADATA_ALONE: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 /// The media type of a JSON merge patch (RFC 7396).
 const MERGE_PATCH: &str = "application/merge-patch+json";

@@ -4,12 +4,9 @@ use http::HeaderValue;
 use http::header::ACCEPT;
 use serde_json::json;
 
-use super::{ApiError, Cluster, merge_patch, wiped_body};
+use super::{ApiError, Cluster, METADATA_ALONE, merge_patch, wiped_body};
 use crate::api::RolloutRestartTarget;
 use crate::api::names::{FIELD_MANAGER, RESTARTED_AT};
-
-/// Of what was patched, the metadata alone: a pod template may hold values that are none of this process's business.
-const METADATA_ALONE: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 impl Cluster {
     /// Has a workload restarted: its controller rolls out pods anew when their template changes. Sent again with the

@@ -281,7 +281,7 @@ impl Cluster {
             .header(http::header::ACCEPT, "application/json")
             .body(Bytes::new())
             .map_err(|error| ApiError::lost(&error.to_string()))?;
-        Secret::parse(&self.send(request).await?)
+        Secret::parse(&self.send_in_turn(request).await?)
     }
 
     /// Writes or removes a claim on condition of a version.
@@ -378,9 +378,11 @@ impl Cluster {
         change: &Patch<'_>,
         dry_run: bool,
     ) -> Result<Secret, ApiError> {
-        let dry_run = if dry_run { "&dryRun=All" } else { "" };
-        let target = format!("{}?fieldManager={FIELD_MANAGER}{dry_run}", path(namespace, name));
-        Secret::parse(&self.send(merge_patch(&target, wiped_body(change)?)?).await?)
+        let parameter = if dry_run { "&dryRun=All" } else { "" };
+        let target = format!("{}?fieldManager={FIELD_MANAGER}{parameter}", path(namespace, name));
+        let request = merge_patch(&target, wiped_body(change)?)?;
+        let stores_tokens = change.data.is_some() && !dry_run;
+        Secret::parse(&if stores_tokens { self.send(request).await } else { self.send_in_turn(request).await }?)
     }
 }
 

@@ -62,10 +62,10 @@ use crate::tiktok::{ShopsClient, TokenClient};
 use crate::tokens::{AppCredentials, MissingKeys, TokenKeyNames};
 
 /// Reads of Secrets under way at most.
-const MOST_READS: usize = 32;
+const MOST_READS: usize = 16;
 
 /// Status writes under way at most.
-const MOST_STATUS_WRITES: usize = 32;
+const MOST_STATUS_WRITES: usize = 8;
 
 /// Messages taken in before the loop looks at its timers again.
 const BATCH: usize = 256;
@@ -760,9 +760,9 @@ impl Controller {
         let patience = if entry.served_status == 0 { FIRST_STATUS_AFTER } else { SHOWN_AS_WAITING_AFTER };
         let starting =
             matches!(decision, Decision::Refresh { .. }) && seconds_now.saturating_sub(entry.queued_at) < patience;
-        let news = differs(&entry.status, &status, tick_due);
-        let rewrite = entry.served_status == 0 && !starting;
-        if !starting && (news || rewrite) {
+        let is_unwritten = entry.served_status == 0 && !starting;
+        let is_news = is_unwritten || differs(&entry.status, &status, tick_due);
+        if is_news && !starting {
             for (kind, note) in events_of_change(&entry.status, &status) {
                 self.events.publish(Event::now(entry.regarding(), kind, note));
             }
@@ -774,7 +774,7 @@ impl Controller {
             entry.warned_expiring = Some(held.facts.pair);
             self.events.publish(Event::now(entry.regarding(), EventKind::RefreshTokenExpiring, note));
         }
-        if news || rewrite {
+        if is_news {
             entry.set_status(status);
         }
         entry.reported = true;

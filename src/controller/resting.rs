@@ -17,6 +17,7 @@ use crate::api::{
     Seller, TikTokShopIntegrationStatus,
 };
 use crate::cluster::Version;
+use crate::hex;
 use crate::tokens::{Digest, TokenKeyNames};
 
 /// What many integrations share.
@@ -206,11 +207,6 @@ const HYPHENS: [usize; 4] = [8, 13, 18, 23];
 impl<'a> Uid<'a> {
     pub(super) fn pack(text: &'a str) -> Self {
         let parse = || {
-            let digit = |byte: u8| match byte {
-                b'0'..=b'9' => Some(byte - b'0'),
-                b'a'..=b'f' => Some(byte - b'a' + 10),
-                _ => None,
-            };
             let bytes = text.as_bytes();
             if bytes.len() != 36 || HYPHENS.iter().any(|at| bytes[*at] != b'-') {
                 return None;
@@ -218,7 +214,7 @@ impl<'a> Uid<'a> {
             let mut digits = bytes.iter().enumerate().filter(|(at, _)| !HYPHENS.contains(at)).map(|(_, byte)| *byte);
             let mut packed = [0; 16];
             for byte in &mut packed {
-                *byte = digit(digits.next()?)? << 4 | digit(digits.next()?)?;
+                *byte = hex::byte([digits.next()?, digits.next()?])?;
             }
             Some(packed)
         };
@@ -240,9 +236,7 @@ impl<'a> Uid<'a> {
                     if HYPHENS.contains(&text.len()) {
                         text.push('-');
                     }
-                    for digit in [byte >> 4, byte & 15] {
-                        text.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
-                    }
+                    text.extend(hex::digits(*byte).map(char::from));
                 }
                 text
             }

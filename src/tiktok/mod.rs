@@ -29,7 +29,7 @@ use reqwest::{Certificate, Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
-use crate::tokens::SecretText;
+use crate::tokens::{SecretText, Wiped};
 use envelope::Envelope;
 use failure::{Answer, Shape};
 use request::{Credential, TokenRequest, WireForm};
@@ -349,21 +349,14 @@ enum Body {
 /// Reads a body piece by piece, so that a wrong Content-Length costs nothing.
 async fn read_body(response: &mut Response) -> Result<Body, reqwest::Error> {
     let told = response.content_length().and_then(|length| usize::try_from(length).ok());
-    let mut body = Zeroizing::new(Vec::with_capacity(told.unwrap_or(BODY_USUAL).min(BODY_USUAL)));
+    let mut body = Wiped::with_capacity(told.unwrap_or(BODY_USUAL).min(BODY_USUAL));
     while let Some(piece) = response.chunk().await? {
-        let length = body.len() + piece.len();
-        if length > BODY_LIMIT {
+        if body.len() + piece.len() > BODY_LIMIT {
             return Ok(Body::TooLarge);
         }
-        if length > body.capacity() {
-            // By hand, since a buffer that grows by itself leaves an unwiped copy behind.
-            let mut larger = Zeroizing::new(Vec::with_capacity(length.max(body.capacity() * 2)));
-            larger.extend_from_slice(&body);
-            body = larger;
-        }
-        body.extend_from_slice(&piece);
+        body.extend(&piece);
     }
-    Ok(Body::Whole(body))
+    Ok(Body::Whole(body.into_inner()))
 }
 
 fn read_roots(pem: &[u8]) -> Result<Vec<Certificate>, ClientBuildError> {

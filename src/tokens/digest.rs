@@ -6,11 +6,10 @@ use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 
 use super::SecretText;
+use crate::hex;
 
 /// Bytes kept of the HMAC: enough that two values never meet by chance, and short to read.
 const LENGTH: usize = 16;
-
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// A truncated HMAC-SHA256 of a token value, keyed by an integration's UID.
 ///
@@ -28,7 +27,7 @@ impl Digest {
         }
         let mut bytes = [0; LENGTH];
         for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+            *byte = hex::byte([pair[0], pair[1]])?;
         }
         Some(Self(bytes))
     }
@@ -47,21 +46,11 @@ impl Digest {
     }
 }
 
-const fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
-}
-
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // By hand: it is written for each integration at each look.
         let mut text = [0; LENGTH * 2];
         for (digits, byte) in text.chunks_exact_mut(2).zip(self.0) {
-            digits[0] = DIGITS[usize::from(byte >> 4)];
-            digits[1] = DIGITS[usize::from(byte & 15)];
+            digits.copy_from_slice(&hex::digits(byte));
         }
         f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }

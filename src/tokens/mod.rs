@@ -3,6 +3,7 @@
 mod digest;
 mod secret;
 mod text;
+mod wiped;
 
 pub use digest::{Digest, DigestKey, SpentTokens};
 pub use secret::{
@@ -10,3 +11,4 @@ pub use secret::{
     ValueProblem, encode,
 };
 pub use text::{NotUtf8, SecretText};
+pub(crate) use wiped::Wiped;

@@ -411,6 +411,42 @@ async fn a_process_killed_before_it_told_of_a_refusal_does_not_present_that_toke
     tokio::join!(refused_and_killed(true), refused_and_killed(false));
 }
 
+/// Reads of Secrets that hang take every turn at the API server: those that come later wait here instead of each on a
+/// connection of its own, and new tokens are stored all the same.
+#[tokio::test]
+async fn new_tokens_are_stored_while_all_else_waits_for_its_turn() {
+    const TURNS: usize = 16;
+    let stage = Stage::new().await;
+    stage.shop("shop", PLENTY).await;
+    let operator = stage.operator().flag("request-timeout", "60s").start();
+    stage.wait_status("shop", "Ready", is_ready, SOON).await;
+    stage.simulator.add_fault(Fault::once(Action::hold(Point::BeforeProcessing)).shop("shop")).await;
+    stage.request("shop", "now").await;
+    let call = stage.simulator.wait_for_held("shop", Point::BeforeProcessing, SOON).await;
+
+    let is_of_others = |seen: &Seen| seen.method == "GET" && seen.path.contains("/secrets/other-");
+    let hold = stage.proxy.on("the reads of others", is_of_others).hold();
+    for number in 0..TURNS + 4 {
+        stage.shop(&format!("other-{number}"), PLENTY).await;
+    }
+    hold.wait_held_count(TURNS, SOON).await;
+    stage.simulator.release(call.id).await;
+    let (namespace, client) = (&stage.namespace, &stage.client);
+    let current = poll::until(SOON, async || {
+        let shop = stage.simulator.shop("shop").await;
+        let values = fixtures::secret_values(client, namespace, "shop").await;
+        let is_stored = values.get("refresh_token").is_some_and(|token| token == shop.refresh_token());
+        (shop.counters.refreshes == 1 && is_stored).then_some(())
+    });
+    assert!(current.await.is_some(), "the new tokens wait for others:\n{}", operator.process().tail(20));
+    stage.wait_refreshed("shop", "now", SOON).await;
+    assert_eq!(hold.held(), TURNS, "and no more than these are under way");
+    hold.release();
+    for number in 0..TURNS + 4 {
+        stage.wait_status(&format!("other-{number}"), "Ready", is_ready, SOON).await;
+    }
+}
+
 /// SIGKILL at the persist; journal replay.
 ///
 /// Covers: flag/journal-dir

@@ -20,7 +20,7 @@ use serde::Serialize;
 use tiktok_shop_operator::api::{
     Condition, ConditionStatus, ConditionType, Reason, Seller, TikTokShopIntegrationSpec, TikTokShopIntegrationStatus,
 };
-use tiktok_shop_operator::cluster::WatchedIntegration;
+use tiktok_shop_operator::cluster::{METADATA_ALONE, WatchedIntegration};
 use tiktok_shop_operator::tokens::{SecretText, encode};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout_at};
@@ -42,9 +42,6 @@ const PASTES: usize = 3;
 
 /// Whether the Secret is there is known only once it is written to; it may come and go meanwhile.
 const WRITES: usize = 3;
-
-/// The answer to a write holds the Secret's metadata and none of its values.
-const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 /// Carries the command out; its exit code.
 pub async fn authorize(
@@ -319,7 +316,7 @@ impl Run<'_> {
         // Room for all of it: each time a buffer grows, it leaves a copy behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(4 * LONGEST));
         serde_json::to_writer(&mut *bytes, body).map_err(|error| broken(&error))?;
-        let request = request.header(header::CONTENT_TYPE, media_type).header(header::ACCEPT, METADATA);
+        let request = request.header(header::CONTENT_TYPE, media_type).header(header::ACCEPT, METADATA_ALONE);
         let request = request.body(Bytes::from_owner(bytes).into()).map_err(|error| broken(&error))?;
         let client = self.selected.client();
         let call = async {
