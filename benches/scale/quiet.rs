@@ -32,6 +32,7 @@ pub async fn measure(stage: &Stage, sizes: &[usize], time: Duration, results: &m
         }
         tokio::time::sleep(SETTLE).await;
         let (requests, spent) = watch(stage, &operators, time).await;
+        eprintln!("  asked for: {}", requests.per(all));
         let per_hour = |spent: f64| spent * 3_600.0 / time.as_secs_f64();
         let named = |what: &str| format!("{what}, --status-interval {interval}, in {} s", time.as_secs());
         let (asked, writes) = (requests.requests(), requests.writes());

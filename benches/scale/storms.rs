@@ -96,6 +96,8 @@ async fn applied(stage: &Stage, count: usize, results: &mut Results) {
     let operator = stage.operator(form.namespace).start();
     operator.wait_ready(PATIENCE).await;
     fleet::wait_all_ready(&operator, count).await;
+    // Their first statuses are written by then, too.
+    at_rest(operator.process()).await;
     let names: Vec<String> = shops.into_iter().map(|shop| shop.id).collect();
     touched(stage, &operator, form, &names, results).await;
     operator.sigterm(PATIENCE).await;
