@@ -131,8 +131,7 @@ fn items() -> BTreeSet<String> {
         items.insert(format!("column/{}", column["name"].as_str().unwrap_or_default()));
     }
     items.extend(Reason::ALL.iter().map(|reason| format!("reason/{reason}")));
-    let conditions = [ConditionType::Ready, ConditionType::Refreshed, ConditionType::Stalled];
-    items.extend(conditions.map(|condition| format!("condition/{}", condition.as_str())));
+    items.extend(ConditionType::ALL.map(|condition| format!("condition/{}", condition.as_str())));
     items.extend(EventKind::ALL.iter().map(|kind| format!("event/{}", kind.as_str())));
     for annotation in names::ANNOTATIONS {
         items.insert(format!("annotation/{}", annotation.trim_start_matches(names::PREFIX)));

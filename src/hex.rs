@@ -6,6 +6,11 @@ pub(crate) const fn digits(byte: u8) -> [u8; 2] {
     [DIGITS[(byte >> 4) as usize], DIGITS[(byte & 15) as usize]]
 }
 
+/// The digits of all bytes.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|byte| digits(*byte)).map(char::from).collect()
+}
+
 /// The byte that two digits stand for; capitals are none.
 pub(crate) const fn byte(digits: [u8; 2]) -> Option<u8> {
     match (nibble(digits[0]), nibble(digits[1])) {

@@ -53,7 +53,7 @@ pub mod transaction;
 /// Where the operating system gives no random bytes, which Linux does not do once it is up.
 #[must_use]
 pub fn random_id() -> String {
-    let mut bytes = [0; 16];
+    let mut bytes = [0_u8; 16];
     aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
-    bytes.into_iter().flat_map(hex::digits).map(char::from).collect()
+    hex::text(&bytes)
 }

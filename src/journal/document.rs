@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use super::{Answer, Intent, Key, Seller};
 use crate::api::names::DEFAULT_AUTH_CODE_KEY;
+use crate::hex;
 use crate::tokens::{Digest, SecretText, SpentTokens};
 
 /// The smallest file, in bytes. An intent takes about 1 KiB, an answer rarely more than 2 KiB.
@@ -163,15 +164,7 @@ fn number(bytes: &[u8]) -> Result<(usize, &[u8]), Damage> {
 }
 
 fn checksum(bytes: &[u8]) -> String {
-    hex(digest::digest(&digest::SHA256, bytes).as_ref())
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::text(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
 struct Measure(usize);

@@ -429,7 +429,7 @@ impl Store {
 
 pub(super) fn stem(key: &Key) -> Stem {
     // Neither of the two can hold a slash.
-    document::hex(digest::digest(&digest::SHA256, key.to_string().as_bytes()).as_ref())
+    crate::hex::text(digest::digest(&digest::SHA256, key.to_string().as_bytes()).as_ref())
 }
 
 pub(super) fn entry_name(stem: &str) -> String {

@@ -118,7 +118,7 @@ fn answer(name: &str, claim_id: &str) -> Answer {
 }
 
 fn stem(name: &str) -> String {
-    document::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, format!("shops/{name}").as_bytes()).as_ref())
+    crate::hex::text(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, format!("shops/{name}").as_bytes()).as_ref())
 }
 
 /// Opens again where the lock is held: a command that another test starts holds a copy of every open
@@ -558,7 +558,7 @@ fn debug_output_and_errors_show_no_token() {
     let head = format!(
         "{{\"format\":1,\"length\":{},\"sha256\":\"{}\",\"entry\":",
         body.len(),
-        document::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body).as_ref())
+        crate::hex::text(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body).as_ref())
     );
     let bytes = [head.as_bytes(), body, b"}"].concat();
     assert_eq!(document::decode(&bytes).unwrap_err(), Damage::Other("its fields are not those of format 1"));
@@ -1105,7 +1105,7 @@ fn an_entry_from_before_there_were_exchanges_is_of_a_refresh() {
     let body = entry["entry"].as_object_mut().unwrap();
     assert!(body.remove("auth_code_key").is_some() && body.remove("exchange").is_some());
     let body = entry["entry"].to_string();
-    let sum = document::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes()).as_ref());
+    let sum = crate::hex::text(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes()).as_ref());
     let text = format!("{{\"format\":1,\"length\":{},\"sha256\":\"{sum}\",\"entry\":{body}}}", body.len());
     let Ok((Document::Answer(read), _)) = document::decode(text.as_bytes()) else { panic!("it is no answer") };
     assert!(!read.intent.exchange);

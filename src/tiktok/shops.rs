@@ -2,7 +2,7 @@
 //! simply be tried again later.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
@@ -18,6 +18,7 @@ use super::failure::{causes, retry_after};
 use super::request::push_encoded;
 use super::scrub::{Scrubber, cut};
 use super::{Body, ClientBuildError, Endpoint, OnRequest, connect_timeout, http_client, in_time, read_body};
+use crate::hex;
 use crate::tokens::SecretText;
 
 /// Carries the access token.
@@ -264,11 +265,7 @@ fn kind_of(status: StatusCode, code: i64, message: &str) -> ShopsFailureKind {
 fn sign(path: &str, parameters: &BTreeMap<&str, &str>, app_secret: &SecretText) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, app_secret.expose().as_bytes());
     let tag = hmac::sign(&key, string_to_sign(path, parameters, app_secret).as_bytes());
-    let mut hex = String::with_capacity(tag.as_ref().len() * 2);
-    for byte in tag.as_ref() {
-        write!(hex, "{byte:02x}").expect("a String takes all writes");
-    }
-    hex
+    hex::text(tag.as_ref())
 }
 
 /// The path and all parameters, sorted by name and unencoded, between the app secret on both ends.

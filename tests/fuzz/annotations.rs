@@ -59,16 +59,7 @@ fn rejection(text: &str) {
 
 /// The text as the value of every annotation of a Secret that is watched.
 fn values(text: &str) {
-    let own = [
-        names::REFRESH_ATTEMPT,
-        names::REFRESHED_AT,
-        names::REFRESHED_FROM,
-        names::SPENT_TOKENS,
-        names::REJECTED_TOKEN,
-        names::TOKENS_DIGEST,
-        names::HANDLED_REFRESH_REQUEST,
-        names::REFRESH_REQUESTED_AT,
-    ];
+    let own = names::ANNOTATIONS;
     let all = own.iter().chain([&LAST_APPLIED]).map(|name| ((*name).to_owned(), text.into()));
     let all: serde_json::Map<_, _> = all.collect();
     let secret = serde_json::json!({"metadata": {"name": "tokens", "annotations": all}});
