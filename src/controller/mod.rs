@@ -195,6 +195,8 @@ pub struct Controller {
     tell: mpsc::UnboundedSender<Message>,
     reads: usize,
     read_queue: BTreeSet<(i64, Id)>,
+    /// Of a whole fleet that is to be looked at, those that are left.
+    unseen: Vec<Id>,
     status_writes: usize,
     status_queue: VecDeque<Id>,
     /// For the restarts after a rotation.
@@ -277,6 +279,7 @@ impl Controller {
             tell,
             reads: 0,
             read_queue: BTreeSet::new(),
+            unseen: Vec::new(),
             status_writes: 0,
             status_queue: VecDeque::new(),
             restarts: Arc::new(Semaphore::new(rollout::MOST_AT_ONCE)),
@@ -328,6 +331,10 @@ impl Controller {
             self.wake_the_due();
             self.start_what_may();
             self.agenda.lock().rest();
+            if !self.unseen.is_empty() {
+                // A hundred thousand looks take a second: probes, scrapes and answers are not to wait that long.
+                tokio::task::yield_now().await;
+            }
             let sleep_until = self.sleep_until(leadership.as_ref());
             tokio::select! {
                 biased;
@@ -442,7 +449,6 @@ impl Controller {
         }
     }
 
-    /// Takes back what waits to start: nothing new starts.
     fn drop_status_writes(&mut self) {
         let mut agenda = self.agenda.lock();
         for id in self.status_queue.drain(..) {
@@ -452,7 +458,9 @@ impl Controller {
         }
     }
 
+    /// Takes back what waits to start: nothing new starts.
     fn unqueue(&mut self) {
+        self.unseen = Vec::new();
         let waiting = self.dispatch.clear();
         let mut agenda = self.agenda.lock();
         for id in waiting {
@@ -466,6 +474,9 @@ impl Controller {
         let now = Instant::now();
         let mut until = now + LONGEST_SLEEP;
         if self.leading && !self.stopping {
+            if !self.unseen.is_empty() {
+                return now;
+            }
             let next = self.agenda.lock().next_wake().filter(|_| self.lists_awaited.is_empty());
             if let Some(next) = next {
                 let left = (next * 1_000).saturating_sub(Clock::now().timestamp_millis());
@@ -508,6 +519,14 @@ impl Controller {
         if !self.leading || self.stopping || !self.lists_awaited.is_empty() {
             return;
         }
+        for _ in 0..BATCH {
+            let Some(id) = self.unseen.pop() else {
+                // Of no use until a whole fleet is to be looked at again.
+                self.unseen = Vec::new();
+                break;
+            };
+            self.evaluate(id);
+        }
         let now = Clock::now().timestamp();
         for _ in 0..BATCH {
             let Some(id) = self.agenda.lock().pop_due(now) else { return };
@@ -515,11 +534,9 @@ impl Controller {
         }
     }
 
+    /// Has all of them looked at, a batch at a time.
     fn evaluate_all(&mut self) {
-        let ids = self.agenda.lock().ids();
-        for id in ids {
-            self.evaluate(id);
-        }
+        self.unseen = self.agenda.lock().ids();
     }
 
     fn has_slot(&self) -> bool {
@@ -528,7 +545,10 @@ impl Controller {
     }
 
     fn start_what_may(&mut self) {
+        // Who expires first is known when all were looked at.
+        let may_begin = self.unseen.is_empty();
         while self.reads < MOST_READS
+            && may_begin
             && let Some((_, id)) = self.read_queue.pop_first()
         {
             self.start_read(id);
@@ -538,7 +558,7 @@ impl Controller {
         {
             self.start_status_write(id);
         }
-        if !self.leading || self.stopping || self.shared.waiting_on_server.load(Ordering::Relaxed) > 0 {
+        if !self.leading || self.stopping || self.shared.waiting_on_server.load(Ordering::Relaxed) > 0 || !may_begin {
             return;
         }
         loop {
