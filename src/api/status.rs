@@ -6,7 +6,7 @@
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{Condition, ConditionType, Reason, timestamp};
 
@@ -238,7 +238,7 @@ const OPTIONAL_FIELDS: [(Option<&str>, &[&str]); 5] = [
     (Some("seller"), &["openId", "name", "baseRegion", "userType"]),
 ];
 
-/// The JSON merge patch `{"status": …}` that makes a stored status equal to this one.
+/// The JSON merge patch of a `status` that makes a stored one equal to this.
 ///
 /// A merge patch keeps what it does not name: an error that is over would stay for ever. So what is absent here stands
 /// as null, which removes it. `conditions` is one value to a merge patch, all of it replaced.
@@ -258,7 +258,7 @@ pub fn merge_patch(status: &TikTokShopIntegrationStatus) -> Value {
             fill_with_null(object, fields);
         }
     }
-    json!({ "status": patch })
+    patch
 }
 
 fn fill_with_null(object: &mut Map<String, Value>, fields: &[&str]) {
@@ -270,6 +270,8 @@ fn fill_with_null(object: &mut Map<String, Value>, fields: &[&str]) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use serde_json::json;
 
     use super::*;
     use crate::api::{ConditionStatus, crd};
@@ -385,7 +387,7 @@ mod tests {
         };
         for wanted in [TikTokShopIntegrationStatus::default(), partly, full()] {
             let mut stored = json!({ "status": full() });
-            apply(&mut stored, &merge_patch(&wanted));
+            apply(&mut stored, &json!({ "status": merge_patch(&wanted) }));
             assert_eq!(stored, json!({ "status": wanted }));
         }
     }

@@ -6,14 +6,13 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use http::Request;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{ApiError, Cluster, merge_patch, wiped_body};
+use super::{ApiError, Cluster, JSON, METADATA_ALONE, merge_patch, wiped_body};
 use crate::api::names::{API_VERSION, FIELD_MANAGER, KIND};
 use crate::clock;
 
@@ -265,7 +264,8 @@ impl Cluster {
             "regarding": {"apiVersion": API_VERSION, "kind": KIND, "namespace": namespace, "name": name, "uid": uid},
         });
         let request = Request::post(path(namespace, ""))
-            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::CONTENT_TYPE, JSON)
+            .header(http::header::ACCEPT, METADATA_ALONE)
             .body(wiped_body(&body)?)
             .map_err(|error| ApiError::lost(&error.to_string()))?;
         match self.send(request).await {
@@ -283,7 +283,7 @@ impl Cluster {
         at: DateTime<Utc>,
     ) -> Result<(), ApiError> {
         let body: Value = json!({"series": {"count": count, "lastObservedTime": micro_time(at)}});
-        let request: Request<Bytes> = merge_patch(&path(namespace, &format!("/{event_name}")), wiped_body(&body)?)?;
+        let request = merge_patch(&path(namespace, &format!("/{event_name}")), METADATA_ALONE, wiped_body(&body)?)?;
         self.send(request).await.map(drop)
     }
 }

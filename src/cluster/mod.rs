@@ -43,9 +43,6 @@ const MOST_AT_ONCE: usize = 16;
 /// base64 and annotations make somewhat larger.
 const LARGEST_ANSWER: usize = 4 << 20;
 
-/// The room for an answer whose length is not told, in bytes.
-const USUAL_ANSWER: usize = 16 << 10;
-
 /// A client of the API server.
 #[derive(Clone)]
 pub struct Cluster {
@@ -123,9 +120,9 @@ fn environment_proxy() -> Option<http::Uri> {
     set("HTTPS_PROXY").or_else(|| set("https_proxy"))?.parse().ok()
 }
 
-/// Reads a body, of this length where it is told: then there is room for all of it at once.
+/// Reads a body, of this length where it is told: then there is room for all of it at once. Most come in one frame anyway.
 async fn read(mut body: Body, length: Option<usize>) -> Result<Zeroizing<Vec<u8>>, ApiError> {
-    let mut bytes = Wiped::with_capacity(length.unwrap_or(USUAL_ANSWER).min(LARGEST_ANSWER));
+    let mut bytes = Wiped::with_capacity(length.unwrap_or(0).min(LARGEST_ANSWER));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| ApiError::lost("the connection was cut in the middle of an answer"))?;
         if let Ok(data) = frame.into_data() {
@@ -140,22 +137,28 @@ async fn read(mut body: Body, length: Option<usize>) -> Result<Zeroizing<Vec<u8>
 
 /// A body that is wiped once it is sent.
 fn wiped_body<T: serde::Serialize>(value: &T) -> Result<Bytes, ApiError> {
-    let mut bytes = Wiped::with_capacity(8 << 10);
+    let mut bytes = Wiped::with_capacity(USUAL_BODY);
     serde_json::to_writer(&mut bytes, value).map_err(|_| ApiError::lost("the request can't be written as JSON"))?;
     Ok(Bytes::from_owner(bytes.into_inner()))
 }
 
+/// The room for a request's body, in bytes; it grows where it is too small.
+const USUAL_BODY: usize = 2 << 10;
+
+/// The media type of JSON.
+const JSON: &str = "application/json";
+
 /// Asks for the metadata alone of what is written: a Secret's values, or a pod template's, are not always this process's
-/// business.
+/// business, and of a status or an event nothing else is looked at.
 pub const METADATA_ALONE: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 /// The media type of a JSON merge patch (RFC 7396).
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
-fn merge_patch(path: &str, body: Bytes) -> Result<Request<Bytes>, ApiError> {
+fn merge_patch(path: &str, accept: &str, body: Bytes) -> Result<Request<Bytes>, ApiError> {
     Request::patch(path)
         .header(http::header::CONTENT_TYPE, MERGE_PATCH)
-        .header(http::header::ACCEPT, "application/json")
+        .header(http::header::ACCEPT, accept)
         .body(body)
         .map_err(|error| ApiError::lost(&error.to_string()))
 }

@@ -1,7 +1,5 @@
 //! The one write to a workload: the annotation on its pod template that has it restarted.
 
-use http::HeaderValue;
-use http::header::ACCEPT;
 use serde_json::json;
 
 use super::{ApiError, Cluster, METADATA_ALONE, merge_patch, wiped_body};
@@ -21,8 +19,7 @@ impl Cluster {
             target.name
         );
         let body = json!({"spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: value}}}}});
-        let mut request = merge_patch(&path, wiped_body(&body)?)?;
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ALONE));
+        let request = merge_patch(&path, METADATA_ALONE, wiped_body(&body)?)?;
         self.send(request).await.map(drop)
     }
 }

@@ -8,7 +8,7 @@ use http::Request;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{ApiError, Cluster, merge_patch, wiped_body};
+use super::{ApiError, Cluster, JSON, merge_patch, wiped_body};
 use crate::api::names::{
     FIELD_MANAGER, HANDLED_REFRESH_REQUEST, REFRESH_ATTEMPT, REFRESHED_AT, REFRESHED_FROM, REJECTED_TOKEN,
     SHOP_CIPHERS_KEY, SPENT_TOKENS, TOKENS_DIGEST,
@@ -278,7 +278,7 @@ impl Cluster {
     /// See [`ApiError`].
     pub async fn read_secret(&self, namespace: &str, name: &str) -> Result<Secret, ApiError> {
         let request = Request::get(path(namespace, name))
-            .header(http::header::ACCEPT, "application/json")
+            .header(http::header::ACCEPT, JSON)
             .body(Bytes::new())
             .map_err(|error| ApiError::lost(&error.to_string()))?;
         Secret::parse(&self.send_in_turn(request).await?)
@@ -380,7 +380,7 @@ impl Cluster {
     ) -> Result<Secret, ApiError> {
         let parameter = if dry_run { "&dryRun=All" } else { "" };
         let target = format!("{}?fieldManager={FIELD_MANAGER}{parameter}", path(namespace, name));
-        let request = merge_patch(&target, wiped_body(change)?)?;
+        let request = merge_patch(&target, JSON, wiped_body(change)?)?;
         let stores_tokens = change.data.is_some() && !dry_run;
         Secret::parse(&if stores_tokens { self.send(request).await } else { self.send_in_turn(request).await }?)
     }

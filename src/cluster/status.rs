@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ApiError, Cluster, Version, merge_patch, wiped_body};
+use super::{ApiError, Cluster, METADATA_ALONE, Version, merge_patch, wiped_body};
 use crate::api::names::{self, FIELD_MANAGER, GROUP, PLURAL};
 
 /// A status to write.
@@ -15,7 +15,7 @@ pub struct StatusWrite<'a> {
     pub name: &'a str,
     /// Its UID: a recreated one of the same name must not get this status.
     pub uid: &'a str,
-    /// The merge patch, `{"status": …}`.
+    /// The merge patch of its `status`.
     pub patch: &'a Value,
 }
 
@@ -53,8 +53,8 @@ impl Cluster {
             write.name,
             version = names::VERSION
         );
-        let body = Patch { metadata: Metadata { uid: write.uid }, status: &write.patch["status"] };
-        let answer = self.send(merge_patch(&target, wiped_body(&body)?)?).await?;
+        let body = Patch { metadata: Metadata { uid: write.uid }, status: write.patch };
+        let answer = self.send(merge_patch(&target, METADATA_ALONE, wiped_body(&body)?)?).await?;
         // The write is done, whatever can be read of the answer.
         let written = serde_json::from_slice::<Written>(&answer).ok();
         Ok(written.and_then(|written| Version::new(&written.metadata.resource_version)))

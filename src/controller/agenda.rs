@@ -631,6 +631,11 @@ impl Agenda {
         }
     }
 
+    /// Namespace and name.
+    pub(super) fn key(&self, id: Id) -> Option<(&str, &str)> {
+        key_at(&self.places, id)
+    }
+
     /// Puts everything to rest that was woken.
     pub(super) fn rest(&mut self) {
         let most_commons = 2 * self.places.len();

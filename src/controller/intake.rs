@@ -242,8 +242,8 @@ impl Controller {
                 break;
             }
             let agenda = self.agenda.lock();
-            let Some(entry) = agenda.get(*id) else { continue };
-            if let Some(job) = self.under_way.get(&(Arc::clone(&entry.namespace), entry.name.clone())) {
+            let Some((namespace, name)) = agenda.key(*id) else { continue };
+            if let Some(job) = self.under_way.get(&(namespace.into(), name.into())) {
                 job.nudge.notify_one();
             }
         }
