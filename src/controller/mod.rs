@@ -196,7 +196,7 @@ pub struct Controller {
     reads: usize,
     read_queue: BTreeSet<(i64, Id)>,
     /// Of a whole fleet that is to be looked at, those that are left.
-    unseen: Vec<Id>,
+    to_look_at: Vec<Id>,
     status_writes: usize,
     status_queue: VecDeque<Id>,
     /// For the restarts after a rotation.
@@ -279,7 +279,7 @@ impl Controller {
             tell,
             reads: 0,
             read_queue: BTreeSet::new(),
-            unseen: Vec::new(),
+            to_look_at: Vec::new(),
             status_writes: 0,
             status_queue: VecDeque::new(),
             restarts: Arc::new(Semaphore::new(rollout::MOST_AT_ONCE)),
@@ -331,7 +331,7 @@ impl Controller {
             self.wake_the_due();
             self.start_what_may();
             self.agenda.lock().rest();
-            if !self.unseen.is_empty() {
+            if !self.to_look_at.is_empty() {
                 // A hundred thousand looks take a second: probes, scrapes and answers are not to wait that long.
                 tokio::task::yield_now().await;
             }
@@ -460,7 +460,7 @@ impl Controller {
 
     /// Takes back what waits to start: nothing new starts.
     fn unqueue(&mut self) {
-        self.unseen = Vec::new();
+        self.to_look_at = Vec::new();
         let waiting = self.dispatch.clear();
         let mut agenda = self.agenda.lock();
         for id in waiting {
@@ -474,7 +474,7 @@ impl Controller {
         let now = Instant::now();
         let mut until = now + LONGEST_SLEEP;
         if self.leading && !self.stopping {
-            if !self.unseen.is_empty() {
+            if !self.to_look_at.is_empty() {
                 return now;
             }
             let next = self.agenda.lock().next_wake().filter(|_| self.lists_awaited.is_empty());
@@ -520,9 +520,9 @@ impl Controller {
             return;
         }
         for _ in 0..BATCH {
-            let Some(id) = self.unseen.pop() else {
+            let Some(id) = self.to_look_at.pop() else {
                 // Of no use until a whole fleet is to be looked at again.
-                self.unseen = Vec::new();
+                self.to_look_at = Vec::new();
                 break;
             };
             self.evaluate(id);
@@ -536,7 +536,7 @@ impl Controller {
 
     /// Has all of them looked at, a batch at a time.
     fn evaluate_all(&mut self) {
-        self.unseen = self.agenda.lock().ids();
+        self.to_look_at = self.agenda.lock().ids();
     }
 
     fn has_slot(&self) -> bool {
@@ -545,20 +545,21 @@ impl Controller {
     }
 
     fn start_what_may(&mut self) {
-        // Who expires first is known when all were looked at.
-        let may_begin = self.unseen.is_empty();
-        while self.reads < MOST_READS
-            && may_begin
-            && let Some((_, id)) = self.read_queue.pop_first()
-        {
-            self.start_read(id);
-        }
         while self.status_writes < MOST_STATUS_WRITES
             && let Some(id) = self.status_queue.pop_front()
         {
             self.start_status_write(id);
         }
-        if !self.leading || self.stopping || self.shared.waiting_on_server.load(Ordering::Relaxed) > 0 || !may_begin {
+        if !self.to_look_at.is_empty() {
+            // Who expires first is known when all were looked at.
+            return;
+        }
+        while self.reads < MOST_READS
+            && let Some((_, id)) = self.read_queue.pop_first()
+        {
+            self.start_read(id);
+        }
+        if !self.leading || self.stopping || self.shared.waiting_on_server.load(Ordering::Relaxed) > 0 {
             return;
         }
         loop {
