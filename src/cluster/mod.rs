@@ -12,6 +12,7 @@ mod status;
 mod watched;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,6 +49,7 @@ const LARGEST_ANSWER: usize = 4 << 20;
 pub struct Cluster {
     client: Client,
     turns: Arc<Semaphore>,
+    is_away: Arc<AtomicBool>,
 }
 
 impl Cluster {
@@ -64,7 +66,11 @@ impl Cluster {
             let proxied = Matcher::from_env().intercept(&config.cluster_url).is_some();
             config.proxy_url = config.proxy_url.filter(|_| proxied);
         }
-        Ok(Self { client: Client::try_from(config)?, turns: Arc::new(Semaphore::new(MOST_AT_ONCE)) })
+        Ok(Self {
+            client: Client::try_from(config)?,
+            turns: Arc::new(Semaphore::new(MOST_AT_ONCE)),
+            is_away: Arc::default(),
+        })
     }
 
     /// The underlying client, for watches and the lease.
@@ -79,8 +85,23 @@ impl Cluster {
         self.send(request).await
     }
 
+    /// From now on the API server is away, or there again.
+    pub fn presume_away(&self, is_away: bool) {
+        self.is_away.store(is_away, Ordering::Relaxed);
+    }
+
     /// Sends one request and returns the body of a success.
     async fn send(&self, request: Request<Bytes>) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+        self.exchange(request).await.map_err(|error| match error {
+            // A server that starts knows nobody's rights yet: it refuses what it will allow a second later.
+            ApiError::Forbidden(why) if self.is_away.load(Ordering::Relaxed) => {
+                ApiError::lost(&format!("the API server is only starting: {why}"))
+            }
+            error => error,
+        })
+    }
+
+    async fn exchange(&self, request: Request<Bytes>) -> Result<Zeroizing<Vec<u8>>, ApiError> {
         let call = async {
             let response =
                 self.client.send(request.map(Body::from)).await.map_err(|error| ApiError::from_kube(&error))?;
@@ -102,7 +123,7 @@ impl Cluster {
     pub async fn serves_integrations(&self) -> Result<bool, ApiError> {
         let path = format!("/apis/{}/{}", crate::api::names::GROUP, crate::api::names::VERSION);
         let request = Request::get(path).body(Bytes::new()).map_err(|error| ApiError::lost(&error.to_string()))?;
-        match self.send(request).await {
+        match self.exchange(request).await {
             Ok(body) => Ok(serde_json::from_slice::<serde_json::Value>(&body).is_ok_and(|resources| {
                 resources["resources"]
                     .as_array()

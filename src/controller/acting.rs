@@ -23,7 +23,7 @@ use crate::decide::{Because, ClaimFacts, ClaimStanding, Decision, Waiting, decid
 use crate::metrics::RefreshResult;
 use crate::tiktok::FailureReason;
 use crate::tokens::{Digest, SpentTokens};
-use crate::transaction::{Beside, CallFailure, Outcome};
+use crate::transaction::{Beside, CallFailure, Held, Outcome};
 
 impl Controller {
     /// A slot and a permit are there: decides once more and starts.
@@ -125,6 +125,9 @@ impl Controller {
     }
 
     fn on_held(&mut self, holding: Holding) {
+        if holding.why == Held::ServerAway {
+            self.suspect_absence(None);
+        }
         let key = (Arc::clone(&holding.namespace), holding.name.clone());
         self.journal_entry_tried(&key);
         let message = held_message(&holding);
@@ -143,6 +146,7 @@ impl Controller {
 
     /// A call failed, and its claim can't be settled yet: the failure is said all the same.
     fn on_settling(&mut self, settling: Settling) {
+        self.suspect_absence(None);
         let now = Clock::now();
         let Settling { namespace, name, uid, secret, failure, exchange, detail } = settling;
         let key = (namespace, name);
@@ -215,6 +219,11 @@ impl Controller {
         let id = self.agenda.lock().find(&finished.namespace, &finished.name);
         let Some(id) = id else { return log_outcome(finished, None, false) };
         let mut soon_again = finished.outcome == Outcome::ServerAway;
+        if soon_again {
+            self.suspect_absence(Some(id));
+        } else {
+            self.no_absence(id);
+        }
         {
             let mut agenda = self.agenda.lock();
             let Some(entry) = agenda.get_mut(id) else { return };

@@ -350,6 +350,14 @@ impl Entry {
         self.reported = true;
     }
 
+    /// The last failure of the tokens, also where `status.lastError` tells of a code's.
+    pub(super) fn error_of_tokens(&self) -> Option<&LastError> {
+        match &self.error_of {
+            ErrorOf::Tokens => self.status.last_error.as_ref(),
+            ErrorOf::Code { before } => before.as_deref(),
+        }
+    }
+
     pub(super) fn regarding(&self) -> Regarding {
         Regarding { namespace: (*self.namespace).into(), name: self.name.clone(), uid: self.uid.clone() }
     }

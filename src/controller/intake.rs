@@ -27,6 +27,7 @@ impl Controller {
     pub(super) fn on_told(&mut self, told: Told) {
         match told {
             Told::Refused(scope, watched) => self.list_is_refused(scope, watched),
+            Told::Broken => self.suspect_absence(None),
             Told::Integration(scope, event) => match *event {
                 watcher::Event::Init => self.list_begins(INTEGRATIONS, scope),
                 watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {

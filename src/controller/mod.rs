@@ -7,6 +7,7 @@
 //! The loop never waits for the network: reads, refreshes and status writes are tasks that report
 //! back to it. So there is one place that changes the agenda, and no lock is held across a wait.
 
+mod absence;
 mod acting;
 mod agenda;
 mod apps;
@@ -32,9 +33,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc, watch as channel};
 use tokio::time::Instant;
 
+use self::absence::{Absence, Look};
 use self::agenda::{
-    Agenda, AppAtFailure, AppRef, Busy, Entry, ErrorOf, FailedWith, Id, Known, List, Presence, SecretName,
-    SharedAgenda, seconds,
+    Agenda, AppAtFailure, AppRef, Busy, Entry, FailedWith, Id, Known, List, Presence, SecretName, SharedAgenda, seconds,
 };
 use self::apps::{AppCheck, Apps};
 use self::claims::Claims;
@@ -101,6 +102,7 @@ enum Message {
     AppSecretRead { app: AppRef, result: Result<AppRead, ApiError> },
     Restarted(Box<Restarted>),
     Shops(shops::Told),
+    LookedForServer(Look),
     StatusWritten { id: Id, uid: Box<str>, fingerprint: u64, result: Result<Option<Version>, ApiError> },
 }
 
@@ -210,6 +212,7 @@ pub struct Controller {
     lists: HashMap<(&'static str, Option<Arc<str>>), List>,
     replays_awaited: HashSet<(Arc<str>, Box<str>)>,
     replays: Vec<journal::Answer>,
+    absence: Absence,
     drift: Drift,
     kept_swept: Instant,
 }
@@ -289,6 +292,7 @@ impl Controller {
             lists: HashMap::new(),
             replays_awaited: HashSet::new(),
             replays,
+            absence: Absence::default(),
             drift: Drift::start(),
             kept_swept: Instant::now(),
         }
@@ -887,11 +891,7 @@ fn observe_entry<'a>(
                 AppAtFailure::MaybeCorrected => false,
             }
     };
-    let error_of_tokens = match &entry.error_of {
-        ErrorOf::Tokens => entry.status.last_error.as_ref(),
-        ErrorOf::Code { before } => before.as_deref(),
-    };
-    let failure = error_of_tokens.map(|error| {
+    let failure = entry.error_of_tokens().map(|error| {
         let still_applies = entry.failed_with.as_ref().is_some_and(|failed| {
             let app_unchanged = is_app_unchanged(error.known_reason(), &failed.app);
             (failed.pair.is_none() || failed.pair == pair)

@@ -94,6 +94,7 @@ impl Controller {
             Message::AppSecretRead { app, result } => self.on_app_secret(&app, result),
             Message::Restarted(restarted) => self.on_restarted(*restarted),
             Message::Shops(told) => self.on_shops(told),
+            Message::LookedForServer(look) => self.on_look_for_server(look),
             Message::StatusWritten { id, uid, fingerprint, result } => {
                 self.status_writes -= 1;
                 self.on_status_written(id, &uid, fingerprint, result);

@@ -33,6 +33,8 @@ pub(super) enum Told {
     Secret(Option<Arc<str>>, Box<watcher::Event<WatchedSecret>>),
     /// The API server refuses the list: it is asked for again, but nobody should wait for it.
     Refused(Option<Arc<str>>, Watched),
+    /// The API server was not reached, or stopped in the middle of a word.
+    Broken,
 }
 
 /// Makes a [`Told`] of an event.
@@ -149,6 +151,9 @@ where
                 if is_forbidden(&error) && told.send(Told::Refused(scope.cloned(), watched)).await.is_err() {
                     return Ended::NobodyListens;
                 }
+                if is_of_the_way(&error) && told.send(Told::Broken).await.is_err() {
+                    return Ended::NobodyListens;
+                }
                 let text = describe(&error);
                 // Said once for each change: an API server that is away for minutes is one line, not hundreds.
                 if text != last_error {
@@ -186,6 +191,17 @@ fn is_forbidden(error: &watcher::Error) -> bool {
 /// An error event of this kind the watcher deals with itself; for an answer it would ask again for the same version.
 fn is_expired(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+}
+
+/// Does it say nothing but that there was no answer, or no whole one?
+fn is_of_the_way(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(cause)
+    | watcher::Error::WatchStartFailed(cause)
+    | watcher::Error::WatchFailed(cause)) = error
+    else {
+        return false;
+    };
+    !matches!(cause, kube::Error::Api(_) | kube::Error::SerdeError(_))
 }
 
 /// The error in words; serde's own would quote what it could not read.

@@ -824,6 +824,93 @@ async fn away_when_tiktok_answers() {
     stage.assert_refreshes("shop", 1).await;
 }
 
+/// Asks for a refresh of `shop` while the API server is away from the rehearsal on, and waits until so many failures are
+/// said.
+async fn fails_in_an_absence(stage: &Stage<'_>, operator: &Operator, times: usize) {
+    let hold = stage.proxy.on("rehearsal", steps::rehearsal(&stage.namespace, "shop")).once().hold();
+    stage.request("shop", "now").await;
+    hold.wait_held(SOON).await;
+    stage.proxy.pause().await;
+    hold.cut();
+    fails_before_the_call(stage, operator, times).await;
+}
+
+async fn fails_before_the_call(stage: &Stage<'_>, operator: &Operator, times: usize) {
+    let counted = poll::until(LONG, async || {
+        let said = operator.logs().lines().filter(|line| line.contains("could not be claimed for a refresh")).count();
+        (said >= times).then_some(())
+    });
+    assert!(counted.await.is_some(), "the failures are not said:\n{}", operator.process().tail(20));
+    assert_eq!(stage.simulator.shop("shop").await.counters.presentations, 0);
+}
+
+/// What failed in the API server's absence is tried again when that is over, not when the pause is that grew meanwhile.
+/// What fails while the server answers everything else keeps to its pauses.
+///
+/// Covers: `reason/PersistFailed`
+#[tokio::test]
+async fn the_end_of_an_absence_ends_the_pauses_that_grew_in_it() {
+    /// The pauses after three failures, each up to a tenth shorter: 5, 10 and 20 s.
+    const PAUSES: Duration = Duration::from_millis(31_500);
+    let away = async {
+        let stage = Stage::new().await;
+        stage.shop("shop", PLENTY).await;
+        let operator = stage.operator().start();
+        stage.wait_status("shop", "Ready", is_ready, SOON).await;
+        // The pause before the next try is far longer now than what it takes to see that the API server is back.
+        fails_in_an_absence(&stage, &operator, 4).await;
+        stage.proxy.resume().await;
+        // The pause after four failures is at least 36 s.
+        stage.wait_refreshed("shop", "now", Duration::from_secs(20)).await;
+        stage.assert_refreshes("shop", 1).await;
+    };
+    let webhook = async {
+        let stage = Stage::new().await;
+        stage.shop("shop", PLENTY).await;
+        let operator = stage.operator().start();
+        stage.wait_status("shop", "Ready", is_ready, SOON).await;
+        let failing = stage.proxy.on("rehearsal", steps::rehearsal(&stage.namespace, "shop")).respond_status(
+            500,
+            "InternalError",
+            "failed calling webhook \"vault.example.com\"",
+        );
+        let asked = std::time::Instant::now();
+        stage.request("shop", "now").await;
+        fails_before_the_call(&stage, &operator, 4).await;
+        assert!(asked.elapsed() >= PAUSES, "a webhook that is down is asked without pauses: {:?}", asked.elapsed());
+        failing.remove();
+        stage.request("shop", "at once").await;
+        stage.wait_refreshed("shop", "at once", SOON).await;
+        stage.assert_refreshes("shop", 1).await;
+    };
+    tokio::join!(away, webhook);
+}
+
+/// An API server that starts refuses everybody everything, before it knows anybody's rights. Nobody is told to grant rights
+/// that were never taken.
+#[tokio::test]
+async fn what_a_starting_api_server_refuses_is_not_taken_for_a_matter_of_rights() {
+    let stage = Stage::new().await;
+    stage.shop("shop", PLENTY).await;
+    let operator = stage.operator().start();
+    stage.wait_status("shop", "Ready", is_ready, SOON).await;
+    fails_in_an_absence(&stage, &operator, 1).await;
+    stage.proxy.clear();
+    let starting = stage.proxy.on("starting", |_| true).respond_status(403, "Forbidden", "no RBAC policy matched");
+    stage.proxy.resume().await;
+    stage.proxy.wait_for_request(steps::rehearsal(&stage.namespace, "shop"), SOON).await;
+    fails_before_the_call(&stage, &operator, 2).await;
+    starting.remove();
+    stage.wait_refreshed("shop", "now", SOON).await;
+    stage.assert_refreshes("shop", 1).await;
+    let alarms = ["TokenSecretForbidden", "failed to write a status"];
+    let logs = operator.logs();
+    let told: Vec<_> = logs.lines().filter(|line| alarms.iter().any(|alarm| line.contains(alarm))).collect();
+    assert!(told.is_empty(), "{told:#?}");
+    let events = fixtures::events(&stage.client, &stage.namespace, "shop").await;
+    assert!(events.iter().all(|event| !event.note.contains("allow the operator")), "{events:#?}");
+}
+
 /// An API server that takes requests and answers none, and one that is killed and comes back.
 #[tokio::test]
 async fn an_api_server_that_hangs_or_dies_in_the_middle_of_a_refresh_loses_nothing() {
