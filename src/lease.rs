@@ -26,12 +26,12 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::{Lease as LeaseObject, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 
 /// How the lease is timed.
 #[derive(Clone, Copy, Debug)]
@@ -94,15 +94,16 @@ impl Lease {
     ///
     /// Never fails: what goes wrong is logged, once for each change of what it is, and tried again.
     #[must_use]
-    pub fn start(client: Client, namespace: &str, name: &str, identity: String) -> LeaseHandle {
-        Self::start_timed(TIMING, client, namespace, name, identity)
+    pub fn start(cluster: &Cluster, namespace: &str, name: &str, identity: String) -> LeaseHandle {
+        Self::start_timed(TIMING, cluster, namespace, name, identity)
     }
 
-    fn start_timed(timing: Timing, client: Client, namespace: &str, name: &str, identity: String) -> LeaseHandle {
+    fn start_timed(timing: Timing, cluster: &Cluster, namespace: &str, name: &str, identity: String) -> LeaseHandle {
         let (told, leadership) = watch::channel(Leadership::Standby { holder: None });
         let (release, released) = oneshot::channel();
         let contender = Contender {
-            api: Api::namespaced(client, namespace),
+            api: Api::namespaced(cluster.client(), namespace),
+            cluster: cluster.clone(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             identity,
@@ -271,6 +272,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 struct Contender {
     api: Api<LeaseObject>,
+    cluster: Cluster,
     namespace: String,
     name: String,
     identity: String,
@@ -495,7 +497,7 @@ impl Contender {
     /// Logs an error when it is another than the last one: a cluster that is away is told once.
     fn tell_error(&mut self, error: &LeaseError) {
         let text = error.to_string();
-        if self.last_error.as_ref() == Some(&text) {
+        if self.last_error.as_ref() == Some(&text) || (error.is(403) && self.cluster.excuses_refusals()) {
             return;
         }
         let advice = if error.is(403) {
@@ -538,6 +540,7 @@ mod tests {
     use axum::response::{IntoResponse, Response};
     use axum::routing::{get, post};
     use bytes::Bytes;
+    use kube::Client;
 
     use super::*;
 
@@ -720,7 +723,7 @@ mod tests {
     };
 
     fn contend(client: &Client, identity: &str) -> LeaseHandle {
-        Lease::start_timed(QUICK, client.clone(), "ops", "shop", identity.to_owned())
+        Lease::start_timed(QUICK, &client.clone().into(), "ops", "shop", identity.to_owned())
     }
 
     async fn until(what: &str, mut is_so: impl FnMut() -> bool) {

@@ -126,9 +126,10 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     let (heartbeat, readiness) = (Heartbeat::new(), Readiness::new());
     let pod = first_set(&["POD_UID", "HOSTNAME"]).unwrap_or_else(|| "unknown-pod".to_owned());
     let pod_name = first_set(&["POD_NAME", "HOSTNAME"]).unwrap_or_else(|| "unknown-pod".to_owned());
-    let lease = settings.leader_election.as_ref().map(|election| {
-        Lease::start(cluster.client(), &election.namespace, &election.name, format!("{pod_name}_{process}"))
-    });
+    let lease = settings
+        .leader_election
+        .as_ref()
+        .map(|election| Lease::start(&cluster, &election.namespace, &election.name, format!("{pod_name}_{process}")));
     let patience = settings.request_timeout * 2 + PATIENCE;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

@@ -12,7 +12,7 @@ mod status;
 mod watched;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +30,7 @@ pub use secrets::{ClaimChange, ClaimWrite, Secret, TokenWrite, Version, stand_in
 pub use status::StatusWrite;
 pub use watched::{WatchedIntegration, WatchedSecret};
 
+use crate::clock::Clock;
 use crate::tokens::Wiped;
 
 /// Of one API request, all of it. The API server itself gives up after 60 s.
@@ -49,7 +50,8 @@ const LARGEST_ANSWER: usize = 4 << 20;
 pub struct Cluster {
     client: Client,
     turns: Arc<Semaphore>,
-    is_away: Arc<AtomicBool>,
+    /// Until when refusals are excused, in milliseconds of [`Clock::boottime`].
+    excuses_until: Arc<AtomicU64>,
 }
 
 impl Cluster {
@@ -66,11 +68,7 @@ impl Cluster {
             let proxied = Matcher::from_env().intercept(&config.cluster_url).is_some();
             config.proxy_url = config.proxy_url.filter(|_| proxied);
         }
-        Ok(Self {
-            client: Client::try_from(config)?,
-            turns: Arc::new(Semaphore::new(MOST_AT_ONCE)),
-            is_away: Arc::default(),
-        })
+        Ok(Client::try_from(config)?.into())
     }
 
     /// The underlying client, for watches and the lease.
@@ -85,23 +83,30 @@ impl Cluster {
         self.send(request).await
     }
 
-    /// From now on the API server is away, or there again.
-    pub fn presume_away(&self, is_away: bool) {
-        self.is_away.store(is_away, Ordering::Relaxed);
+    /// For so long, that the API server refuses something says nothing of rights: it is away, or starts, and a server that
+    /// starts knows nobody's rights yet and refuses what it will allow a second later.
+    pub fn excuse_refusals(&self, time: Duration) {
+        self.excuses_until.store(in_milliseconds(Clock::boottime() + time), Ordering::Relaxed);
+    }
+
+    /// Is it to be expected that the API server refuses what it allows at other times?
+    #[must_use]
+    pub fn excuses_refusals(&self) -> bool {
+        in_milliseconds(Clock::boottime()) < self.excuses_until.load(Ordering::Relaxed)
     }
 
     /// Sends one request and returns the body of a success.
     async fn send(&self, request: Request<Bytes>) -> Result<Zeroizing<Vec<u8>>, ApiError> {
-        self.exchange(request).await.map_err(|error| match error {
-            // A server that starts knows nobody's rights yet: it refuses what it will allow a second later.
-            ApiError::Forbidden(why) if self.is_away.load(Ordering::Relaxed) => {
+        self.send_once(request).await.map_err(|error| match error {
+            ApiError::Forbidden(why) if self.excuses_refusals() => {
                 ApiError::lost(&format!("the API server is only starting: {why}"))
             }
             error => error,
         })
     }
 
-    async fn exchange(&self, request: Request<Bytes>) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+    /// Without excuses.
+    async fn send_once(&self, request: Request<Bytes>) -> Result<Zeroizing<Vec<u8>>, ApiError> {
         let call = async {
             let response =
                 self.client.send(request.map(Body::from)).await.map_err(|error| ApiError::from_kube(&error))?;
@@ -123,7 +128,7 @@ impl Cluster {
     pub async fn serves_integrations(&self) -> Result<bool, ApiError> {
         let path = format!("/apis/{}/{}", crate::api::names::GROUP, crate::api::names::VERSION);
         let request = Request::get(path).body(Bytes::new()).map_err(|error| ApiError::lost(&error.to_string()))?;
-        match self.exchange(request).await {
+        match self.send_once(request).await {
             Ok(body) => Ok(serde_json::from_slice::<serde_json::Value>(&body).is_ok_and(|resources| {
                 resources["resources"]
                     .as_array()
@@ -132,6 +137,16 @@ impl Cluster {
             Err(ApiError::NotFound) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+}
+
+fn in_milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl From<Client> for Cluster {
+    fn from(client: Client) -> Self {
+        Self { client, turns: Arc::new(Semaphore::new(MOST_AT_ONCE)), excuses_until: Arc::default() }
     }
 }
 

@@ -101,6 +101,7 @@ impl Controller {
             generation: entry.generation,
             app: self.app_version(&agenda, &entry).map_or(AppAtFailure::Any, AppAtFailure::At),
             request: entry.request.clone(),
+            is_past: false,
         };
         if let Some(entry) = agenda.get_mut(id) {
             entry.busy = Busy::Refreshing;
@@ -146,9 +147,11 @@ impl Controller {
 
     /// A call failed, and its claim can't be settled yet: the failure is said all the same.
     fn on_settling(&mut self, settling: Settling) {
-        self.suspect_absence(None);
         let now = Clock::now();
-        let Settling { namespace, name, uid, secret, failure, exchange, detail } = settling;
+        let Settling { namespace, name, uid, secret, failure, exchange, is_server_away, detail } = settling;
+        if is_server_away {
+            self.suspect_absence(None);
+        }
         let key = (namespace, name);
         let Some(job) = self.under_way.get_mut(&key) else { return };
         job.settling = true;
@@ -222,7 +225,7 @@ impl Controller {
         if soon_again {
             self.suspect_absence(Some(id));
         } else {
-            self.no_absence(id);
+            self.clear_of_absence(id);
         }
         {
             let mut agenda = self.agenda.lock();

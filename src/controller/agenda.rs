@@ -234,6 +234,8 @@ pub(super) struct FailedWith {
     pub generation: i64,
     pub app: AppAtFailure,
     pub request: Option<Box<str>>,
+    /// What hindered it is over.
+    pub is_past: bool,
 }
 
 /// The app Secret at the time of a failure.
@@ -586,6 +588,7 @@ fn failed_with(status: &TikTokShopIntegrationStatus, request: Option<&str>) -> O
             AppAtFailure::Any
         },
         request: request.map(Into::into),
+        is_past: false,
     })
 }
 

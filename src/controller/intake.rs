@@ -109,7 +109,7 @@ impl Controller {
             Watched::Integrations => INTEGRATIONS,
             Watched::Secrets => SECRETS,
         };
-        if !self.lists_awaited.contains(&(what, scope.clone())) {
+        if !self.lists_awaited.contains(&(what, scope.clone())) || self.shared.cluster.excuses_refusals() {
             return;
         }
         tracing::error!(
@@ -217,6 +217,7 @@ impl Controller {
         };
         self.dispatch.forget(id);
         self.abandon_check(id);
+        self.clear_of_absence(id);
         for sibling in siblings {
             self.evaluate(sibling);
         }

@@ -33,7 +33,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc, watch as channel};
 use tokio::time::Instant;
 
-use self::absence::{Absence, Look};
+use self::absence::{Absence, Sighting};
 use self::agenda::{
     Agenda, AppAtFailure, AppRef, Busy, Entry, FailedWith, Id, Known, List, Presence, SecretName, SharedAgenda, seconds,
 };
@@ -102,7 +102,7 @@ enum Message {
     AppSecretRead { app: AppRef, result: Result<AppRead, ApiError> },
     Restarted(Box<Restarted>),
     Shops(shops::Told),
-    LookedForServer(Look),
+    Sighted(Sighting),
     StatusWritten { id: Id, uid: Box<str>, fingerprint: u64, result: Result<Option<Version>, ApiError> },
 }
 
@@ -894,7 +894,8 @@ fn observe_entry<'a>(
     let failure = entry.error_of_tokens().map(|error| {
         let still_applies = entry.failed_with.as_ref().is_some_and(|failed| {
             let app_unchanged = is_app_unchanged(error.known_reason(), &failed.app);
-            (failed.pair.is_none() || failed.pair == pair)
+            !failed.is_past
+                && (failed.pair.is_none() || failed.pair == pair)
                 && failed.generation == entry.generation
                 && app_unchanged
                 && (entry.new_request().is_none() || failed.request == entry.request)

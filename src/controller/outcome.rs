@@ -251,6 +251,7 @@ fn take_in_unsaid_rejection(entry: &mut Entry, now: DateTime<Utc>) -> Option<(Ev
         generation: entry.generation,
         app: AppAtFailure::Any,
         request: handled.clone(),
+        is_past: false,
     };
     if let Some(handled) = handled.filter(|handled| entry.request.as_deref() == Some(handled)) {
         entry.status.last_handled_refresh_request = Some(handled.into());

@@ -94,7 +94,7 @@ impl Controller {
             Message::AppSecretRead { app, result } => self.on_app_secret(&app, result),
             Message::Restarted(restarted) => self.on_restarted(*restarted),
             Message::Shops(told) => self.on_shops(told),
-            Message::LookedForServer(look) => self.on_look_for_server(look),
+            Message::Sighted(sighting) => self.on_sighting(sighting),
             Message::StatusWritten { id, uid, fingerprint, result } => {
                 self.status_writes -= 1;
                 self.on_status_written(id, &uid, fingerprint, result);
@@ -146,6 +146,8 @@ impl Controller {
                 Err(error) if error.is_server_away() => {
                     self.metrics.reconcile_failed("api-server-away");
                     agenda.wake(id, now + SERVER_AWAY_PAUSE);
+                    drop(agenda);
+                    self.suspect_absence(None);
                     return;
                 }
                 Err(ApiError::NotFound) => {
@@ -203,6 +205,7 @@ impl Controller {
         let away = matches!(&result, Err(error) if error.is_server_away());
         let waiting = self.apps.take_in(app, result.map(|read| (read.version, read.credentials)));
         if away {
+            self.suspect_absence(None);
             self.metrics.reconcile_failed("api-server-away");
             let mut agenda = self.agenda.lock();
             for id in waiting {

@@ -95,6 +95,8 @@ pub(super) struct Settling {
     pub failure: Option<Failure>,
     /// Was it the exchange of an authorization code?
     pub exchange: bool,
+    /// Is it the API server's absence that hinders it?
+    pub is_server_away: bool,
     /// What hinders it, in the API server's words, scrubbed.
     pub detail: String,
 }
@@ -752,6 +754,7 @@ impl Transaction {
                 // Whether a person has replaced what TikTok refused, only the Secret tells; and nobody hears it before.
                 failure: self.failure.clone().filter(|_| why != Waiting::ToReread || !self.is_server_away),
                 exchange: self.exchange,
+                is_server_away: self.is_server_away,
                 detail: self.detail.clone().unwrap_or_default(),
             };
             drop(self.shared.updates.send(Update::Settling(Box::new(settling))));

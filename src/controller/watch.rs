@@ -33,7 +33,7 @@ pub(super) enum Told {
     Secret(Option<Arc<str>>, Box<watcher::Event<WatchedSecret>>),
     /// The API server refuses the list: it is asked for again, but nobody should wait for it.
     Refused(Option<Arc<str>>, Watched),
-    /// The API server was not reached, or stopped in the middle of a word.
+    /// The API server was not reached, or did not end what it began.
     Broken,
 }
 
@@ -151,7 +151,7 @@ where
                 if is_forbidden(&error) && told.send(Told::Refused(scope.cloned(), watched)).await.is_err() {
                     return Ended::NobodyListens;
                 }
-                if is_of_the_way(&error) && told.send(Told::Broken).await.is_err() {
+                if went_unanswered(&error) && told.send(Told::Broken).await.is_err() {
                     return Ended::NobodyListens;
                 }
                 let text = describe(&error);
@@ -193,15 +193,19 @@ fn is_expired(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }
 
-/// Does it say nothing but that there was no answer, or no whole one?
-fn is_of_the_way(error: &watcher::Error) -> bool {
+/// Did no answer come, or none but that there is none to be had?
+fn went_unanswered(error: &watcher::Error) -> bool {
     let (watcher::Error::InitialListFailed(cause)
     | watcher::Error::WatchStartFailed(cause)
     | watcher::Error::WatchFailed(cause)) = error
     else {
         return false;
     };
-    !matches!(cause, kube::Error::Api(_) | kube::Error::SerdeError(_))
+    match cause {
+        kube::Error::Api(status) => status.code >= 500,
+        kube::Error::SerdeError(_) => false,
+        _ => true,
+    }
 }
 
 /// The error in words; serde's own would quote what it could not read.

@@ -46,6 +46,7 @@ impl Controller {
         let mut agenda = self.agenda.lock();
         let Some(entry) = agenda.get_mut(id).filter(|entry| *entry.uid == *uid) else { return };
         entry.writing_status = false;
+        let mut is_server_away = false;
         match result {
             Ok(version) => {
                 entry.served_status = written;
@@ -59,7 +60,8 @@ impl Controller {
             Err(error) => {
                 self.metrics.reconcile_failed("status-write");
                 // A conflict may mean that it was created anew: then the watch tells of that, too.
-                let may_pass = error.is_server_away() || error == ApiError::Conflict;
+                is_server_away = error.is_server_away();
+                let may_pass = is_server_away || error == ApiError::Conflict;
                 let pause = if may_pass { SERVER_AWAY_PAUSE } else { FORBIDDEN_PAUSE };
                 if !may_pass {
                     tracing::error!(namespace = %entry.namespace, name = %entry.name, %error, "failed to write a status");
@@ -68,6 +70,10 @@ impl Controller {
                 let wake = entry.wake_at.unwrap_or(i64::MAX).min(now + pause);
                 agenda.wake(id, wake);
             }
+        }
+        drop(agenda);
+        if is_server_away {
+            self.suspect_absence(None);
         }
     }
 }

@@ -16,7 +16,7 @@ use tiktok_shop_testkit::{
     fixtures::{self, app_secret, has_condition, integration},
     operator::{Builder, Operator},
     poll,
-    proxy::{Predicate, Proxy, Seen},
+    proxy::{Hold, Predicate, Proxy, Seen},
     rbac::{self, Scope},
     simulator::{Action, App, DropPoint, Fault, NewShop, Point, Rotation, Shop, Simulator, TokenState},
     steps,
@@ -824,14 +824,11 @@ async fn away_when_tiktok_answers() {
     stage.assert_refreshes("shop", 1).await;
 }
 
-/// Asks for a refresh of `shop` while the API server is away from the rehearsal on, and waits until so many failures are
-/// said.
-async fn fails_in_an_absence(stage: &Stage<'_>, operator: &Operator, times: usize) {
-    let hold = stage.proxy.on("rehearsal", steps::rehearsal(&stage.namespace, "shop")).once().hold();
-    stage.request("shop", "now").await;
-    hold.wait_held(SOON).await;
+/// The API server is away from a rehearsal of `shop` on, and so many failures are said.
+async fn fails_in_an_absence(stage: &Stage<'_>, operator: &Operator, rehearsal: &Hold, times: usize) {
+    rehearsal.wait_held(SOON).await;
     stage.proxy.pause().await;
-    hold.cut();
+    rehearsal.cut();
     fails_before_the_call(stage, operator, times).await;
 }
 
@@ -857,8 +854,9 @@ async fn the_end_of_an_absence_ends_the_pauses_that_grew_in_it() {
         stage.shop("shop", PLENTY).await;
         let operator = stage.operator().start();
         stage.wait_status("shop", "Ready", is_ready, SOON).await;
-        // The pause before the next try is far longer now than what it takes to see that the API server is back.
-        fails_in_an_absence(&stage, &operator, 4).await;
+        let rehearsal = stage.proxy.on("rehearsal", steps::rehearsal(&stage.namespace, "shop")).once().hold();
+        stage.request("shop", "now").await;
+        fails_in_an_absence(&stage, &operator, &rehearsal, 4).await;
         stage.proxy.resume().await;
         // The pause after four failures is at least 36 s.
         stage.wait_refreshed("shop", "now", Duration::from_secs(20)).await;
@@ -894,21 +892,46 @@ async fn what_a_starting_api_server_refuses_is_not_taken_for_a_matter_of_rights(
     stage.shop("shop", PLENTY).await;
     let operator = stage.operator().start();
     stage.wait_status("shop", "Ready", is_ready, SOON).await;
-    fails_in_an_absence(&stage, &operator, 1).await;
+    // Of nothing but its lease.
+    let candidate = stage.operator_through(&stage.proxy).flag("watch-label-selector", "of=nobody").start();
+    wait_leads(&candidate, true, SOON).await;
+    let rehearsal = stage.proxy.on("rehearsal", steps::rehearsal(&stage.namespace, "shop")).once().hold();
+    stage.request("shop", "now").await;
+    fails_in_an_absence(&stage, &operator, &rehearsal, 1).await;
     stage.proxy.clear();
     let starting = stage.proxy.on("starting", |_| true).respond_status(403, "Forbidden", "no RBAC policy matched");
     stage.proxy.resume().await;
     stage.proxy.wait_for_request(steps::rehearsal(&stage.namespace, "shop"), SOON).await;
+    stage.proxy.wait_for_request(steps::lease(), SOON).await;
     fails_before_the_call(&stage, &operator, 2).await;
     starting.remove();
     stage.wait_refreshed("shop", "now", SOON).await;
     stage.assert_refreshes("shop", 1).await;
-    let alarms = ["TokenSecretForbidden", "failed to write a status"];
-    let logs = operator.logs();
+    wait_leads(&candidate, true, SOON).await;
+    let alarms = ["TokenSecretForbidden", "failed to write a status", "grant ", "allow "];
+    let logs = operator.logs() + &candidate.logs();
     let told: Vec<_> = logs.lines().filter(|line| alarms.iter().any(|alarm| line.contains(alarm))).collect();
     assert!(told.is_empty(), "{told:#?}");
     let events = fixtures::events(&stage.client, &stage.namespace, "shop").await;
     assert!(events.iter().all(|event| !event.note.contains("allow the operator")), "{events:#?}");
+}
+
+/// A person gives a shop other tokens while the API server cannot be reached: once they are seen, the failure of those before
+/// is not told any more.
+#[tokio::test]
+async fn what_failed_in_an_absence_is_forgotten_with_the_tokens_it_was_about() {
+    let stage = Stage::new().await;
+    let rehearsal = stage.proxy.on("rehearsal", steps::rehearsal(&stage.namespace, "shop")).once().hold();
+    stage.shop("shop", 60).await;
+    let operator = stage.operator().start();
+    fails_in_an_absence(&stage, &operator, &rehearsal, 1).await;
+    let shop = stage.simulator.reauthorize("shop").await;
+    let patch = json!({ "data": stage.token_secret(&shop).manifest()["data"] });
+    fixtures::patch_secret(&stage.client, &stage.namespace, "shop", &patch).await;
+    stage.proxy.resume().await;
+    let told = |status: &Value| is_ready(status) && status["lastError"].is_null();
+    stage.wait_status("shop", "Ready, with no error", told, SOON).await;
+    assert_eq!(stage.simulator.shop("shop").await.counters.presentations, 0);
 }
 
 /// An API server that takes requests and answers none, and one that is killed and comes back.
