@@ -148,7 +148,12 @@ fn clash(one: Cell, other: Cell) -> bool {
     let overwritten = either(&|one, other| one.fault == Fault::RecreatedOld && by_hand(other.fault));
     // What was stored is written back once; whoever puts the old pair back again is not fought, by design.
     let insists = [one, other].iter().all(|cell| cell.fault == Fault::RecreatedOld && cell.step >= Step::Persist);
-    one == other || tiktok || overwritten || insists
+    // Where TikTok gives the pair again that was there, the old one put back is the current one: nothing is written over it,
+    // so a code that was put back with it stays, and an event says that it is spent.
+    let same_pair = |one: Cell, other: Cell| {
+        one.fault == Fault::TikTokOldPair && other.fault == Fault::RecreatedOld && other.step >= Step::Persist
+    };
+    one == other || tiktok || overwritten || insists || either(&same_pair)
 }
 
 /// No answer comes, TikTok refuses the one more try of a token that is due, and who is to say so is killed as it settles
