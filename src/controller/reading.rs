@@ -132,8 +132,11 @@ impl Controller {
                     }
                     if let Some(mut kept) = read.reverted {
                         // The request that this pair once answered may not be the last that was handled; and what noted
-                        // that on the Secret may be gone.
-                        if let Some(handled) = &entry.status.last_handled_refresh_request {
+                        // that on the Secret may be gone. A status that does not know of the pair tells of earlier ones.
+                        let told = entry.status.last_attempt_time.map_or(i64::MIN, |at| at.timestamp());
+                        if let Some(handled) = &entry.status.last_handled_refresh_request
+                            && (told >= kept.answer.answered_at || kept.answer.intent.request.is_none())
+                        {
                             kept.answer.intent.request = Some(handled.clone());
                         }
                         let note = report::reverted_message(entry);
