@@ -588,7 +588,7 @@ impl Controller {
         }
         let began = Instant::now();
         self.evaluate_now(id);
-        // Here too, as a whole fleet is looked at in one go.
+        // Here too, as many are looked at in one go.
         self.agenda.lock().rest();
         self.metrics.reconciled(began.elapsed());
     }

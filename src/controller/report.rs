@@ -174,12 +174,7 @@ fn catch_up(
 
 /// Does a refresh token stand there that lives, as far as is known?
 fn lives(entry: &Entry, now: i64) -> bool {
-    let rejected = match &entry.error_of {
-        ErrorOf::Tokens => entry.status.last_error.as_ref(),
-        ErrorOf::Code { before } => before.as_deref(),
-    }
-    .and_then(LastError::known_reason)
-        == Some(Reason::RefreshTokenRejected);
+    let rejected = entry.error_of_tokens().and_then(LastError::known_reason) == Some(Reason::RefreshTokenRejected);
     let alive = |facts: &TokenFacts| {
         let is_refused = rejected && entry.failed_with.as_ref().is_some_and(|failed| failed.pair == Some(facts.pair));
         !facts.known_spent && !is_refused && facts.refresh_expires_at.is_none_or(|expires_at| expires_at > now)

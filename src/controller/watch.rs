@@ -195,27 +195,26 @@ fn is_expired(error: &watcher::Error) -> bool {
 
 /// Did no answer come, or none but that there is none to be had?
 fn went_unanswered(error: &watcher::Error) -> bool {
-    let (watcher::Error::InitialListFailed(cause)
-    | watcher::Error::WatchStartFailed(cause)
-    | watcher::Error::WatchFailed(cause)) = error
-    else {
-        return false;
-    };
-    match cause {
+    cause_of(error).is_some_and(|cause| match cause {
         kube::Error::Api(status) => status.code >= 500,
         kube::Error::SerdeError(_) => false,
         _ => true,
+    })
+}
+
+/// What kube's client says went wrong, where it was that.
+const fn cause_of(error: &watcher::Error) -> Option<&kube::Error> {
+    match error {
+        watcher::Error::InitialListFailed(cause)
+        | watcher::Error::WatchStartFailed(cause)
+        | watcher::Error::WatchFailed(cause) => Some(cause),
+        _ => None,
     }
 }
 
 /// The error in words; serde's own would quote what it could not read.
 fn describe(error: &watcher::Error) -> String {
-    let (watcher::Error::InitialListFailed(cause)
-    | watcher::Error::WatchStartFailed(cause)
-    | watcher::Error::WatchFailed(cause)) = error
-    else {
-        return error.to_string();
-    };
+    let Some(cause) = cause_of(error) else { return error.to_string() };
     match cause {
         kube::Error::SerdeError(_) => "the API server sent an object that can't be read".to_owned(),
         kube::Error::Api(status) => format!("{} ({})", status.message, status.code),

@@ -46,7 +46,7 @@ impl Controller {
         let mut agenda = self.agenda.lock();
         let Some(entry) = agenda.get_mut(id).filter(|entry| *entry.uid == *uid) else { return };
         entry.writing_status = false;
-        let mut is_server_away = false;
+        let is_server_away = result.as_ref().is_err_and(ApiError::is_server_away);
         match result {
             Ok(version) => {
                 entry.served_status = written;
@@ -60,7 +60,6 @@ impl Controller {
             Err(error) => {
                 self.metrics.reconcile_failed("status-write");
                 // A conflict may mean that it was created anew: then the watch tells of that, too.
-                is_server_away = error.is_server_away();
                 let may_pass = is_server_away || error == ApiError::Conflict;
                 let pause = if may_pass { SERVER_AWAY_PAUSE } else { FORBIDDEN_PAUSE };
                 if !may_pass {
