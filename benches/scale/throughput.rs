@@ -56,6 +56,10 @@ impl Due {
         stream::iter(&self.names)
             .for_each_concurrent(16, async |name| drop(stage.simulator.patch_shop(name, &lives).await))
             .await;
+        let wait = self.all_due.saturating_duration_since(Instant::now());
+        if wait > Duration::from_mins(1) {
+            eprintln!("  {} s until all are due", wait.as_secs());
+        }
         tokio::time::sleep_until(self.all_due.into()).await;
     }
 

@@ -235,6 +235,42 @@ async fn a_pair_that_is_written_back_makes_no_handled_request_new_again() {
     drop(operator);
 }
 
+/// The Secret is put back as it was, and the process dies before its status could tell of the refresh: what the status
+/// names as handled is the request before.
+///
+/// Covers: annotation/handled-refresh-request, status/lastHandledRefreshRequest, flag/journal-dir
+#[tokio::test]
+async fn a_request_that_no_status_told_of_is_not_acted_on_again_after_its_pair_is_written_back() {
+    let stage = Stage::new().await;
+    stage.shop("shop", 5 * 24 * HOUR).await;
+    let mut operator = stage.operator().start();
+    stage.wait_status("shop", "Ready", is_ready, SOON).await;
+    stage.request("shop", "one").await;
+    let told = stage.wait_refreshed("shop", "one", SOON).await;
+    let old = stage.simulator.shop("shop").await;
+    let hold = stage.proxy.on("status", steps::status(&stage.namespace, "shop")).once().hold();
+    // Times in a status are of whole seconds: the second refresh is to be a later one.
+    let now = || chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    let later = poll::until(SOON, async || (told["lastAttemptTime"] != now()).then_some(()));
+    later.await.expect("a second passes");
+    stage.request("shop", "two").await;
+    hold.wait_held(SOON).await;
+    stage.assert_refreshes("shop", 2).await;
+    stage.assert_current("shop").await;
+    operator.sigkill();
+    hold.cut();
+    let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    secrets.delete("shop", &kube::api::DeleteParams::default()).await.expect("it can be deleted");
+    stage.token_secret(&old).create(&stage.client).await;
+    operator.restart();
+    stage.wait_refreshed("shop", "two", SOON).await;
+    // What comes after it in line is seen to be done.
+    stage.shop("fence", HOUR).await;
+    stage.wait_status("fence", "refreshed", is_refreshed, SOON).await;
+    stage.assert_refreshes("shop", 2).await;
+    stage.assert_current("shop").await;
+}
+
 /// A status written by a clock that was a day ahead, and a process killed before it could write the next.
 #[tokio::test]
 async fn a_time_in_the_future_does_not_make_the_newest_pair_look_like_an_older_one() {
