@@ -17,7 +17,7 @@ const MODE: u32 = 0o600;
 const LARGEST: u64 = 8 * 1024 * 1024;
 
 /// Bytes written at once; in tests few, so that they can stop a write in the middle.
-const CHUNK: usize = if cfg!(test) { 512 } else { usize::MAX };
+const CHUNK: usize = if cfg!(test) { 256 } else { usize::MAX };
 
 /// One directory.
 pub(super) struct Disk {
@@ -70,7 +70,7 @@ impl Disk {
         self.fill(name, bytes, true)
     }
 
-    /// Writes over the start of a file in place, into blocks it already has, and makes that durable.
+    /// Writes over a file in place, into blocks it already has, gives back those beyond, and makes that durable.
     pub(super) fn overwrite(&self, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
         self.fill(name, bytes, false)
     }
@@ -88,6 +88,10 @@ impl Disk {
             }
             #[cfg(test)]
             self.fuse.burn()?;
+            if !anew {
+                // A failure only leaves it longer.
+                let _ = file.set_len(bytes.len() as u64);
+            }
             file.sync_all()
         };
         fill().map_err(|error| JournalError::from_io("write", &path, error))
@@ -130,13 +134,6 @@ impl Disk {
             self.handle.sync_all()
         };
         sync().map_err(|error| JournalError::from_io("write directory", &self.dir, error))
-    }
-
-    /// Cuts a file to its first bytes; a failure only leaves it longer.
-    pub(super) fn trim(&self, name: &str, length: usize) {
-        if let Ok(file) = OpenOptions::new().write(true).open(self.path(name)) {
-            let _ = file.set_len(length as u64);
-        }
     }
 
     /// Reads a file into memory that is wiped when dropped.

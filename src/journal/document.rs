@@ -1,14 +1,14 @@
 //! The form of an entry in its file.
 //!
-//! One JSON document, padded with spaces to the size of its class and ended by a newline:
+//! One JSON document, ended by a newline:
 //!
 //! ```text
 //! {"format":1,"length":812,"sha256":"<64 hex digits>","entry":{…}}
 //! ```
 //!
 //! `length` and `sha256` are those of the bytes of `entry`'s value: a flipped bit in a token is found
-//! out, not spent. What stands behind the document is not looked at, so that damage there costs no
-//! token. An entry with the member `answer` is an answer, any other an intent.
+//! out, not spent. What stands behind the document is not looked at: it may be what is left of the reserve.
+//! An entry with the member `answer` is an answer, any other an intent.
 
 use std::fmt;
 use std::io;
@@ -23,13 +23,13 @@ use crate::api::names::DEFAULT_AUTH_CODE_KEY;
 use crate::hex;
 use crate::tokens::{Digest, SecretText, SpentTokens};
 
-/// The smallest file, in bytes. An intent takes about 1 KiB, an answer rarely more than 2 KiB.
+/// The smallest reserve, in bytes. An intent takes about 1 KiB, an answer rarely more than 2 KiB.
 const SMALLEST: usize = 8 * 1024;
 
 /// What an answer may add to its intent before it outgrows the space reserved for it, in bytes.
 const ANSWER_SHARE: usize = 6 * 1024;
 
-/// Files grow by whole pages.
+/// Room is reserved by whole pages.
 const PAGE: usize = 4096;
 
 /// The content of one file.
@@ -56,19 +56,18 @@ pub(super) enum Damage {
     Other(&'static str),
 }
 
-/// A document ready to be written, wiped when dropped.
-pub(super) struct Encoded {
-    /// The whole file, padding included.
-    pub(super) bytes: Zeroizing<Vec<u8>>,
-    /// The length of the document without padding, in bytes.
-    pub(super) document: usize,
-}
-
-pub(super) fn encode_intent(intent: &Intent) -> Encoded {
+/// The whole file of an intent.
+pub(super) fn encode_intent(intent: &Intent) -> Zeroizing<Vec<u8>> {
     encode(intent, None)
 }
 
-pub(super) fn encode_answer(answer: &Answer) -> Encoded {
+/// How much room to reserve for the answer to an intent that takes so many bytes.
+pub(super) fn reserve(intent: usize) -> usize {
+    (intent + ANSWER_SHARE).next_multiple_of(PAGE).max(SMALLEST)
+}
+
+/// The whole file of an answer.
+pub(super) fn encode_answer(answer: &Answer) -> Zeroizing<Vec<u8>> {
     let more = WrittenAnswer {
         access_token: Exposed(&answer.access_token),
         access_expires_at: answer.access_expires_at,
@@ -83,8 +82,7 @@ pub(super) fn encode_answer(answer: &Answer) -> Encoded {
     encode(&answer.intent, Some(more))
 }
 
-fn encode(intent: &Intent, answer: Option<WrittenAnswer<'_>>) -> Encoded {
-    let is_intent = answer.is_none();
+fn encode(intent: &Intent, answer: Option<WrittenAnswer<'_>>) -> Zeroizing<Vec<u8>> {
     let entry = WrittenEntry {
         namespace: &intent.key.namespace,
         name: &intent.key.name,
@@ -111,20 +109,14 @@ fn encode(intent: &Intent, answer: Option<WrittenAnswer<'_>>) -> Encoded {
     let mut body = Zeroizing::new(Vec::with_capacity(measure.0));
     serde_json::to_writer(&mut *body, &entry).expect("what was measured can be written");
     let head = format!("{{\"format\":1,\"length\":{},\"sha256\":\"{}\",\"entry\":", body.len(), checksum(&body));
-    let document = head.len() + body.len() + 1;
-    let room = document + if is_intent { ANSWER_SHARE } else { 1 };
-    let size = room.next_multiple_of(PAGE).max(SMALLEST);
-    let mut bytes = Zeroizing::new(Vec::with_capacity(size));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(head.len() + body.len() + 2));
     bytes.extend_from_slice(head.as_bytes());
     bytes.extend_from_slice(&body);
-    bytes.push(b'}');
-    bytes.resize(size - 1, b' ');
-    bytes.push(b'\n');
-    Encoded { bytes, document }
+    bytes.extend_from_slice(b"}\n");
+    bytes
 }
 
-/// Reads a file; also tells the length of the document without padding, in bytes.
-pub(super) fn decode(bytes: &[u8]) -> Result<(Document, usize), Damage> {
+pub(super) fn decode(bytes: &[u8]) -> Result<Document, Damage> {
     if bytes.iter().all(|byte| matches!(byte, b' ' | b'\n' | 0)) {
         return Err(Damage::Blank);
     }
@@ -138,7 +130,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Document, usize), Damage> {
     let (sum, rest) = rest.split_at_checked(64).ok_or(CUT)?;
     let rest = after(rest, b"\",\"entry\":")?;
     let (body, rest) = rest.split_at_checked(length).ok_or(CUT)?;
-    let rest = after(rest, b"}")?;
+    after(rest, b"}")?;
     if sum != checksum(body).as_bytes() {
         return Err(Damage::Other("its checksum does not fit"));
     }
@@ -146,8 +138,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Document, usize), Damage> {
     // `bytes`; only ones with escapes, which no token has, pass through memory of its own.
     let entry: ReadEntry =
         serde_json::from_slice(body).map_err(|_| Damage::Other("its fields are not those of format 1"))?;
-    let document = entry.into_document().ok_or(Damage::Other("it holds a digest that is none"))?;
-    Ok((document, bytes.len() - rest.len()))
+    entry.into_document().ok_or(Damage::Other("it holds a digest that is none"))
 }
 
 const CUT: Damage = Damage::Other("it is cut short");

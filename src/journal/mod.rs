@@ -15,7 +15,7 @@
 //! | [`Journal::intent`] | `H.part` is filled with spaces: the *reserve* | nothing |
 //! | | `H.new` is written with the intent | nothing |
 //! | | `H.new` is renamed to `H.json`, directory fsynced | the intent |
-//! | [`Journal::answer`] | `H.part` is overwritten **in place** with the answer | the intent; once whole: the answer |
+//! | [`Journal::answer`] | `H.part` is overwritten **in place** with the answer, and cut to its length | the intent; once whole: the answer |
 //! | | `H.part` is renamed to `H.json`, directory fsynced | the answer |
 //! | [`Journal::keep`] | `H.json` is renamed to `H.kept-<since>` | the kept pair |
 //! | [`Journal::forget`] | `H.part` and `H.json` are removed | nothing |

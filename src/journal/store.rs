@@ -42,8 +42,6 @@ struct Waiting {
     claim_id: String,
     /// Does it stand under its final name? Else `open` alone can tell whether it is whole.
     named: bool,
-    /// Its length without padding, in bytes.
-    document: usize,
 }
 
 /// What a kept pair's file name says.
@@ -123,13 +121,14 @@ impl Store {
         if self.waiting.contains_key(&stem) {
             return Err(JournalError::AnswerWaiting { key: intent.key.clone() });
         }
-        let encoded = document::encode_intent(intent);
+        let bytes = document::encode_intent(intent);
+        // Written spaces, not a longer length: a hole would own no blocks.
+        let reserve = vec![b' '; document::reserve(bytes.len())];
         let (entry, part, new) = (entry_name(&stem), part_name(&stem), new_name(&stem));
         let recorded = self
             .making_room(|store| {
-                // Written spaces, not a longer length: a hole would own no blocks.
-                store.disk.write(&part, &vec![b' '; encoded.bytes.len()])?;
-                store.disk.write(&new, &encoded.bytes)?;
+                store.disk.write(&part, &reserve)?;
+                store.disk.write(&new, &bytes)?;
                 store.disk.rename(&new, &entry)
             })
             .and_then(|()| self.disk.sync().inspect_err(|_| self.tidy(&entry)));
@@ -148,18 +147,16 @@ impl Store {
         if self.waiting.get(&stem).is_some_and(|waiting| waiting.claim_id != answer.intent.claim_id) {
             return Err(JournalError::AnswerWaiting { key: key.clone() });
         }
-        let encoded = document::encode_answer(answer);
+        let bytes = document::encode_answer(answer);
         let (entry, part) = (entry_name(&stem), part_name(&stem));
         // Noted before it is written: after a failure it may be on disk all the same, and nothing may
         // take its place before it is stored.
-        let document = encoded.document;
         let claim_id = answer.intent.claim_id.clone();
-        self.waiting.entry(stem.clone()).or_insert(Waiting { claim_id, named: false, document });
-        self.making_room(|store| store.disk.overwrite(&part, &encoded.bytes))?;
+        self.waiting.entry(stem.clone()).or_insert(Waiting { claim_id, named: false });
+        self.making_room(|store| store.disk.overwrite(&part, &bytes))?;
         self.disk.rename(&part, &entry)?;
         if let Some(waiting) = self.waiting.get_mut(&stem) {
             waiting.named = true;
-            waiting.document = document;
         }
         self.disk.sync()
     }
@@ -172,7 +169,7 @@ impl Store {
             forgotten?;
             return Ok(false);
         };
-        let (document, claim_id) = (waiting.document, waiting.claim_id.clone());
+        let claim_id = waiting.claim_id.clone();
         // A pair that was written back is the same pair still: it is not written back again.
         let restored = match self.kept.get(&stem).copied() {
             Some(older) if older.restored => {
@@ -182,8 +179,6 @@ impl Store {
         };
         let mark = KeptMark { since, restored };
         let (entry, kept) = (entry_name(&stem), kept_name(&stem, mark));
-        // A thousand of these stay for a while in what may be memory: without the padding.
-        self.disk.trim(&entry, document);
         // First, so that there are never two of which the older could be taken for the newer. Of an
         // answer written again after a failure, a second copy may be left, too.
         if let Some(older) = self.kept.remove(&stem) {
@@ -270,12 +265,12 @@ impl Store {
             entry = self.recover_part(stem, entry)?;
         }
         match entry {
-            Some((Document::Answer(answer), document)) => {
+            Some(Document::Answer(answer)) => {
                 let claim_id = answer.intent.claim_id.clone();
-                self.waiting.insert(stem.clone(), Waiting { claim_id, named: true, document });
+                self.waiting.insert(stem.clone(), Waiting { claim_id, named: true });
                 entries.push(Entry::Answer(answer));
             }
-            Some((Document::Intent(intent), _)) => entries.push(Entry::Intent(intent)),
+            Some(Document::Intent(intent)) => entries.push(Entry::Intent(intent)),
             None => {}
         }
         let mut marks = files.kept.clone();
@@ -293,18 +288,14 @@ impl Store {
     }
 
     /// Decides what an interrupted `H.part` is beside the entry: the answer, or nothing of use.
-    fn recover_part(
-        &self,
-        stem: &Stem,
-        entry: Option<(Document, usize)>,
-    ) -> Result<Option<(Document, usize)>, JournalError> {
+    fn recover_part(&self, stem: &Stem, entry: Option<Document>) -> Result<Option<Document>, JournalError> {
         let (entry_name, part_name) = (entry_name(stem), part_name(stem));
-        let Some((Document::Answer(answer), document)) = self.load(stem, &part_name)? else {
+        let Some(Document::Answer(answer)) = self.load(stem, &part_name)? else {
             // Blank, or an intent that nobody writes there; what was damaged has been set aside.
             self.disk.remove(&part_name)?;
             return Ok(entry);
         };
-        if let Some((beside, _)) = &entry {
+        if let Some(beside) = &entry {
             let same_claim = beside.intent().claim_id == answer.intent.claim_id;
             let (is_newer, is_answer) = match beside {
                 Document::Intent(intent) => (same_claim || answer.answered_at >= intent.at, false),
@@ -320,11 +311,11 @@ impl Store {
         }
         self.disk.sync_file(&part_name)?;
         self.disk.rename(&part_name, &entry_name)?;
-        Ok(Some((Document::Answer(answer), document)))
+        Ok(Some(Document::Answer(answer)))
     }
 
     /// Reads a file of this integration. One that is damaged is set aside and counts as absent.
-    fn load(&self, stem: &Stem, name: &str) -> Result<Option<(Document, usize)>, JournalError> {
+    fn load(&self, stem: &Stem, name: &str) -> Result<Option<Document>, JournalError> {
         let bytes = match self.disk.read(name) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -334,7 +325,7 @@ impl Store {
             }
         };
         match document::decode(&bytes) {
-            Ok((document, length)) if self::stem(&document.intent().key) == *stem => Ok(Some((document, length))),
+            Ok(document) if self::stem(&document.intent().key) == *stem => Ok(Some(document)),
             Ok(_) => self.disk.set_aside(name, "it is of another integration than its name says").map(|()| None),
             Err(Damage::Blank) if name == part_name(stem) => Ok(None),
             Err(Damage::Blank) => self.disk.set_aside(name, "it is blank").map(|()| None),
@@ -345,8 +336,8 @@ impl Store {
     fn load_kept(&self, stem: &Stem, mark: KeptMark) -> Result<Option<Kept>, JournalError> {
         let name = kept_name(stem, mark);
         Ok(match self.load(stem, &name)? {
-            Some((Document::Answer(answer), _)) => Some(Kept { answer, since: mark.since, restored: mark.restored }),
-            Some((Document::Intent(_), _)) => {
+            Some(Document::Answer(answer)) => Some(Kept { answer, since: mark.since, restored: mark.restored }),
+            Some(Document::Intent(_)) => {
                 self.disk.set_aside(&name, "it holds no answer")?;
                 None
             }
@@ -371,20 +362,12 @@ impl Store {
     }
 
     fn give_up_oldest_kept(&mut self, how_many: usize) {
-        if how_many == 0 {
-            return;
-        }
-        // Once there are as many as may be, this is done at each rotation.
-        let mut by_age: Vec<(i64, &Stem)> = self.kept.iter().map(|(stem, mark)| (mark.since, stem)).collect();
-        if how_many < by_age.len() {
-            by_age.select_nth_unstable(how_many);
-            by_age.truncate(how_many);
-        }
-        let oldest: Vec<Stem> = by_age.into_iter().map(|(_, stem)| stem.clone()).collect();
-        for stem in oldest {
-            if let Some(mark) = self.kept.remove(&stem) {
-                self.tidy(&kept_name(&stem, mark));
-            }
+        for _ in 0..how_many {
+            // Once there are as many as may be, this is done at each rotation: it looks at times alone.
+            let Some((stem, mark)) = self.kept.iter().min_by_key(|(_, mark)| mark.since) else { return };
+            self.tidy(&kept_name(stem, *mark));
+            let stem = stem.clone();
+            self.kept.remove(&stem);
         }
     }
 

@@ -162,11 +162,11 @@ fn damaged(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn answer_bytes(answer: &Answer) -> Vec<u8> {
-    document::encode_answer(answer).bytes.to_vec()
+    document::encode_answer(answer).to_vec()
 }
 
 fn intent_bytes(intent: &Intent) -> Vec<u8> {
-    document::encode_intent(intent).bytes.to_vec()
+    document::encode_intent(intent).to_vec()
 }
 
 fn put(dir: &Path, name: &str, bytes: &[u8]) {
@@ -576,10 +576,10 @@ async fn the_answer_goes_into_the_space_that_its_intent_reserved() {
     journal.intent(intent("shop", "c1")).await.unwrap();
     let reserve = fs::metadata(dir.path().join(part_name(&stem("shop")))).unwrap();
     assert!(reserve.len() >= 8192 && reserve.blocks() * 512 >= 8192, "no blocks are reserved");
-    assert_eq!(fs::metadata(dir.path().join(entry_name(&stem("shop")))).unwrap().len(), reserve.len());
     journal.answer(answer("shop", "c1")).await.unwrap();
     let entry = fs::metadata(dir.path().join(entry_name(&stem("shop")))).unwrap();
-    assert_eq!((entry.ino(), entry.len()), (reserve.ino(), reserve.len()), "the answer took new space");
+    assert_eq!(entry.ino(), reserve.ino(), "the answer took new space");
+    assert!(entry.blocks() < reserve.blocks(), "what the answer did not need of its reserve is not given back");
     assert!(!names(dir.path()).contains(&part_name(&stem("shop"))));
 }
 
@@ -762,7 +762,7 @@ fn killed_anywhere_in_an_answer_its_intent_or_the_whole_answer_stands() {
             assert!(entries == whole || !done && entries == [Entry::Intent(intent("shop", "c1"))], "{entries:?}");
         },
     );
-    assert!(steps > 15, "{steps}");
+    assert!(steps > 7, "the kills fell inside the write, not only around it: {steps}");
 }
 
 #[test]
@@ -988,13 +988,13 @@ fn a_whole_answer_that_is_out_of_date_is_set_aside_and_not_thrown_away() {
 #[test]
 fn an_answer_torn_at_any_byte_gives_its_intent_or_the_whole_answer() {
     let whole = answer_bytes(&answer("shop", "c1"));
-    let document = document::encode_answer(&answer("shop", "c1")).document;
-    for torn in 0..=document + 1 {
+    let reserve = document::reserve(intent_bytes(&intent("shop", "c1")).len());
+    for torn in 0..=whole.len() {
         // Written in place over the reserve, or without one.
-        let over_reserve = [&whole[..torn], &vec![b' '; whole.len() - torn]].concat();
+        let over_reserve = [&whole[..torn], &vec![b' '; reserve - torn]].concat();
         for part in [&over_reserve[..], &whole[..torn]] {
             match document::decode(part) {
-                Ok((document, _)) => {
+                Ok(document) => {
                     assert!(torn >= document_end(&whole), "{torn} bytes are not the whole");
                     assert_eq!(document, Document::Answer(answer("shop", "c1")));
                 }
@@ -1004,10 +1004,10 @@ fn an_answer_torn_at_any_byte_gives_its_intent_or_the_whole_answer() {
         }
     }
     // And through the whole of a start, at some of them.
-    for torn in (1..document).step_by(97) {
+    for torn in (1..document_end(&whole)).step_by(97) {
         let dir = dir();
         put(dir.path(), &entry_name(&stem("shop")), &intent_bytes(&intent("shop", "c1")));
-        let part = [&whole[..torn], &vec![b' '; whole.len() - torn]].concat();
+        let part = [&whole[..torn], &vec![b' '; reserve - torn]].concat();
         put(dir.path(), &part_name(&stem("shop")), &part);
         assert_eq!(left_in(dir.path()), [Entry::Intent(intent("shop", "c1"))]);
         let aside = damaged(dir.path());
@@ -1081,14 +1081,15 @@ fn damaged_files_of_one_name_do_not_replace_each_other() {
 
 #[test]
 fn a_flipped_bit_anywhere_never_gives_a_wrong_value() {
-    let whole = answer_bytes(&answer("shop", "c1"));
+    // With a little of its reserve behind it.
+    let whole = [answer_bytes(&answer("shop", "c1")), vec![b' '; 8]].concat();
     let end = document_end(&whole);
     for offset in 0..end + 3 {
         for bit in 0..8 {
             let mut bytes = whole.clone();
             bytes[offset] ^= 1 << bit;
             match document::decode(&bytes) {
-                Ok((document, _)) => {
+                Ok(document) => {
                     assert!(offset >= end, "a flipped bit at {offset} was not seen");
                     assert_eq!(document, Document::Answer(answer("shop", "c1")));
                 }
@@ -1107,7 +1108,7 @@ fn an_entry_from_before_there_were_exchanges_is_of_a_refresh() {
     let body = entry["entry"].to_string();
     let sum = crate::hex::text(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes()).as_ref());
     let text = format!("{{\"format\":1,\"length\":{},\"sha256\":\"{sum}\",\"entry\":{body}}}", body.len());
-    let Ok((Document::Answer(read), _)) = document::decode(text.as_bytes()) else { panic!("it is no answer") };
+    let Ok(Document::Answer(read)) = document::decode(text.as_bytes()) else { panic!("it is no answer") };
     assert!(!read.intent.exchange);
     assert_eq!(read.intent, Intent { auth_code_key: "auth_code".into(), ..written.intent });
 }
@@ -1156,22 +1157,23 @@ proptest! {
             seller: Seller { name: Some(texts[3].clone()), ..Seller::default() },
         };
         let bytes = answer_bytes(&answer);
-        prop_assert!(bytes.len().is_multiple_of(4096) && bytes.ends_with(b"\n"));
+        prop_assert!(bytes.ends_with(b"\n"));
         let parsed: serde_json::Value = serde_json::from_slice(&bytes).expect("it is one JSON document");
         prop_assert_eq!(&parsed["format"], 1);
-        prop_assert_eq!(document::decode(&bytes).map(|read| read.0), Ok(Document::Answer(answer)));
+        prop_assert_eq!(document::decode(&bytes), Ok(Document::Answer(answer)));
     }
 
     #[test]
     fn any_damage_is_seen_or_does_no_harm(
-        changes in proptest::collection::vec((0..1_400_usize, any::<u8>()), 1..6), cut in 0..9_000_usize,
+        changes in proptest::collection::vec((0..1_400_usize, any::<u8>()), 1..6), cut in 0..1_500_usize,
     ) {
         let mut bytes = answer_bytes(&answer("shop", "c1"));
+        bytes.resize(1_500, b' ');
         for (offset, byte) in changes {
             bytes[offset] = byte;
         }
         bytes.truncate(cut);
-        if let Ok((document, _)) = document::decode(&bytes) {
+        if let Ok(document) = document::decode(&bytes) {
             prop_assert_eq!(document, Document::Answer(answer("shop", "c1")));
         }
     }
