@@ -1,5 +1,5 @@
-//! The API server's absence. While it lasts, that a request is refused says nothing of rights; when it is over, the refreshes
-//! and exchanges that failed for it are tried again at once, instead of after a pause that grew meanwhile.
+//! The API server's absence. While it lasts, that a request is refused says nothing of rights; when it is over, the refreshes,
+//! exchanges and restarts that failed for it are tried again at once, instead of after a pause that grew meanwhile.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -153,7 +153,7 @@ impl UnderWay {
     }
 }
 
-/// Lets an integration that failed within the cluster be tried at once; the failures stay counted.
+/// Lets what failed within the cluster be tried at once; the failures of refreshes and exchanges stay counted.
 fn end_pause(entry: &mut Entry) {
     // Its Secret may have changed unseen: the first tries may fail for that, and are put off as ever. 1, not 0: at 0,
     // `start_refresh` would tell once more of an unknown outcome.
@@ -165,6 +165,9 @@ fn end_pause(entry: &mut Entry) {
     }
     if let Some(failed) = entry.code_failed.as_mut().filter(|failed| failed.reason == Reason::PersistFailed) {
         failed.at = i64::MIN;
+    }
+    if let Some(rollout) = entry.rollout.as_deref_mut() {
+        rollout.end_pause();
     }
 }
 

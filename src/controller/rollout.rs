@@ -73,10 +73,17 @@ impl Rollout {
                 before.targets = targets.to_vec();
                 if let Some(round) = &mut before.round {
                     round.left.retain(|target| targets.contains(target));
-                    (round.tries, round.next_at) = (0, i64::MIN);
                 }
+                before.end_pause();
             }
             before => *before = Self::of(targets),
+        }
+    }
+
+    /// Lets what could not be restarted be tried anew, at once.
+    pub(super) fn end_pause(&mut self) {
+        if let Some(round) = &mut self.round {
+            (round.tries, round.next_at) = (0, i64::MIN);
         }
     }
 
@@ -175,6 +182,9 @@ impl Controller {
 
     pub(super) fn on_restarted(&mut self, restarted: Restarted) {
         let Restarted { id, uid, rotation, failed } = restarted;
+        if failed.iter().any(|(_, error)| error.is_server_away()) {
+            self.suspect_absence(Some(id));
+        }
         {
             let mut agenda = self.agenda.lock();
             let Some(entry) = agenda.get_mut(id).filter(|entry| entry.uid == uid) else { return };

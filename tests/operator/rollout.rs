@@ -2,6 +2,8 @@
 //!
 //! No controller runs here: a rollout is a new generation of the workload, which only a changed pod template makes.
 
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use kube::Api;
 use serde_json::{Value, json};
@@ -13,7 +15,7 @@ use tiktok_shop_testkit::{
     steps,
 };
 
-use crate::resilience::{SOON, Stage, is_ready};
+use crate::resilience::{LONG, SOON, Stage, is_ready};
 
 const HOUR: i64 = 3_600;
 const PLENTY: i64 = 5 * 24 * HOUR;
@@ -292,6 +294,38 @@ async fn a_kept_pair_that_is_written_back_restarts_nothing() {
     wait_restarted(&stage, "shop", &last).await;
     assert_eq!(rollouts(&stage, "Deployment", "web").await.0, 2, "one for each rotation");
     assert_eq!(asked(&stage, "deployments", "web"), 2);
+}
+
+/// What could not be restarted in the API server's absence is restarted when that is over, not when the pause is that grew
+/// meanwhile.
+#[tokio::test]
+async fn the_end_of_an_absence_of_the_api_server_ends_the_pause_of_a_restart() {
+    let stage = Stage::new().await;
+    allow(&stage).await;
+    workload(&stage, "Deployment", "web").await;
+    shop_with(&stage, HOUR, &[target("Deployment", "web")]).await;
+    let restart = |seen: &Seen| seen.method == "PATCH" && seen.path.ends_with("/deployments/web");
+    let cut = stage.proxy.on("the restart", restart).cut_before();
+    let operator = stage.operator().start();
+    operator.wait_ready(SOON).await;
+    let failures = async |wanted: f64| {
+        let told = poll::until(LONG, async || {
+            let failures =
+                operator.metrics().await.sum("tiktokshop_reconcile_errors_total", &[("error", "rollout-restart")]);
+            (failures >= wanted).then_some(())
+        });
+        told.await.expect("it is tried again");
+    };
+    failures(3.0).await;
+    stage.proxy.pause().await;
+    cut.remove();
+    failures(4.0).await;
+    stage.proxy.resume().await;
+    // The pause after the fourth is of 40 s.
+    let done = |status: &Value| status["rolloutRestart"]["restartedAt"].is_string();
+    stage.wait_status("shop", "restarted", done, Duration::from_secs(20)).await;
+    assert_eq!(rollouts(&stage, "Deployment", "web").await.0, 1);
+    stage.assert_refreshes("shop", 1).await;
 }
 
 /// Covers: event/RolloutRestartFailed, condition/Refreshed
