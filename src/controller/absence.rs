@@ -25,11 +25,20 @@ const EXCUSED: Duration = Duration::from_secs(20);
 /// pause between them, that takes a minute.
 const MOST_IN_VAIN: u32 = 20;
 
+/// Something whose last try failed for the API server's absence, of this integration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Failed {
+    /// A refresh or an exchange.
+    Tokens(Id),
+    /// The restart of what uses the tokens.
+    Restart(Id),
+}
+
 /// What is known of an absence.
 #[derive(Default)]
 pub(super) struct Absence {
-    /// Whose last try failed for it.
-    failed: HashSet<Id>,
+    /// What failed in it.
+    failed: HashSet<Failed>,
     /// Is a look under way, or to come?
     looking: bool,
     /// Did something fail again since then?
@@ -60,13 +69,13 @@ enum Next {
     /// There was no absence.
     Nothing,
     /// It is over, and these failed in it.
-    TryAgain(HashSet<Id>),
+    TryAgain(HashSet<Failed>),
 }
 
 impl Absence {
     /// Something failed as it does in an absence. Is a look to be taken?
-    fn suspect(&mut self, id: Option<Id>) -> bool {
-        self.failed.extend(id);
+    fn suspect(&mut self, failed: Option<Failed>) -> bool {
+        self.failed.extend(failed);
         self.suspected_again = self.looking;
         !std::mem::replace(&mut self.looking, true)
     }
@@ -86,15 +95,15 @@ impl Absence {
 
 impl Controller {
     /// Something failed as it does when the API server is away: has it looked for until it is there.
-    pub(super) fn suspect_absence(&mut self, id: Option<Id>) {
-        if self.absence.suspect(id) {
+    pub(super) fn suspect_absence(&mut self, failed: Option<Failed>) {
+        if self.absence.suspect(failed) {
             self.look_for_server(Duration::ZERO);
         }
     }
 
     /// The last try did not fail for an absence, or there is nothing to be tried any more.
-    pub(super) fn clear_of_absence(&mut self, id: Id) {
-        self.absence.failed.remove(&id);
+    pub(super) fn clear_of_absence(&mut self, failed: Failed) {
+        self.absence.failed.remove(&failed);
     }
 
     fn look_for_server(&self, after: Duration) {
@@ -120,29 +129,49 @@ impl Controller {
                 self.look_for_server(LOOK_EVERY);
             }
             Next::Nothing => {}
-            Next::TryAgain(failed) => self.absence_is_over(sighting, failed),
+            Next::TryAgain(failed) => self.absence_is_over(sighting, &failed),
         }
     }
 
-    fn absence_is_over(&mut self, sighting: Sighting, failed: HashSet<Id>) {
-        let there = match sighting {
-            Sighting::There => "the API server is there again",
-            _ => "the API server is there, but does not say that it serves integrations",
+    fn absence_is_over(&mut self, sighting: Sighting, failed: &HashSet<Failed>) {
+        let is_there = sighting == Sighting::There;
+        let there = if is_there {
+            "the API server is there again"
+        } else {
+            // What it refuses is to be told from now on, or it is never told.
+            self.shared.cluster.excuse_refusals(Duration::ZERO);
+            "the API server is there, but does not say that it serves integrations"
         };
-        tracing::info!(integrations = failed.len(), "{there}: what failed in its absence is tried again");
+        tracing::info!(failures = failed.len(), "{there}: what failed in its absence is tried again");
         for job in self.under_way.values().filter(|job| job.waits_for_server()) {
             job.nudge.notify_one();
         }
         let mut agenda = self.agenda.lock();
-        for id in &failed {
-            if let Some(entry) = agenda.get_mut(*id) {
-                end_pause(entry);
+        for failed in failed {
+            if let Some(entry) = agenda.get_mut(failed.id()) {
+                match failed {
+                    Failed::Tokens(_) => end_pause(entry),
+                    Failed::Restart(_) => {
+                        // After looks in vain the server may have been there all the time: its tries are to have an end.
+                        if let Some(rollout) = entry.rollout.as_deref_mut().filter(|_| is_there) {
+                            rollout.end_pause();
+                        }
+                    }
+                }
             }
             agenda.rest();
         }
         drop(agenda);
         if self.leading && self.lists_awaited.is_empty() {
-            self.to_look_at.extend(failed);
+            self.to_look_at.extend(failed.iter().map(|failed| failed.id()));
+        }
+    }
+}
+
+impl Failed {
+    const fn id(self) -> Id {
+        match self {
+            Self::Tokens(id) | Self::Restart(id) => id,
         }
     }
 }
@@ -153,7 +182,7 @@ impl UnderWay {
     }
 }
 
-/// Lets what failed within the cluster be tried at once; the failures of refreshes and exchanges stay counted.
+/// Lets a refresh or an exchange that failed within the cluster be tried at once; the failures stay counted.
 fn end_pause(entry: &mut Entry) {
     // Its Secret may have changed unseen: the first tries may fail for that, and are put off as ever. 1, not 0: at 0,
     // `start_refresh` would tell once more of an unknown outcome.
@@ -165,9 +194,6 @@ fn end_pause(entry: &mut Entry) {
     }
     if let Some(failed) = entry.code_failed.as_mut().filter(|failed| failed.reason == Reason::PersistFailed) {
         failed.at = i64::MIN;
-    }
-    if let Some(rollout) = entry.rollout.as_deref_mut() {
-        rollout.end_pause();
     }
 }
 
@@ -182,10 +208,10 @@ mod tests {
     #[test]
     fn an_absence_is_over_when_the_server_serves_again_and_not_while_it_starts() {
         let mut absence = Absence::default();
-        assert!(absence.suspect(Some(7)));
-        assert!(!absence.suspect(Some(8)), "one look serves all");
+        assert!(absence.suspect(Some(Failed::Tokens(7))));
+        assert!(!absence.suspect(Some(Failed::Restart(8))), "one look serves all");
         let seen = looked(&mut absence, &[Sighting::Away, Sighting::Starting, Sighting::Busy, Sighting::There]);
-        let failed = HashSet::from([7, 8]);
+        let failed = HashSet::from([Failed::Tokens(7), Failed::Restart(8)]);
         assert_eq!(seen, [Next::LookAgain, Next::LookAgain, Next::LookAgain, Next::TryAgain(failed)]);
         assert!(absence.suspect(None), "the next is looked into anew");
     }
@@ -193,9 +219,9 @@ mod tests {
     #[test]
     fn what_fails_while_the_server_is_there_keeps_to_its_pause() {
         let mut absence = Absence::default();
-        absence.suspect(Some(7));
+        absence.suspect(Some(Failed::Tokens(7)));
         assert_eq!(looked(&mut absence, &[Sighting::There]), [Next::Nothing]);
-        absence.suspect(Some(7));
+        absence.suspect(Some(Failed::Tokens(7)));
         let seen = looked(&mut absence, &[Sighting::Busy, Sighting::There]);
         assert_eq!(seen, [Next::LookAgain, Next::Nothing], "too much to do is no absence");
     }
@@ -203,16 +229,19 @@ mod tests {
     #[test]
     fn what_fails_during_a_look_is_looked_into_again() {
         let mut absence = Absence::default();
-        absence.suspect(Some(7));
-        absence.suspect(Some(8));
+        absence.suspect(Some(Failed::Tokens(7)));
+        absence.suspect(Some(Failed::Restart(8)));
         let seen = looked(&mut absence, &[Sighting::There, Sighting::Away, Sighting::There]);
-        assert_eq!(seen, [Next::LookAgain, Next::LookAgain, Next::TryAgain(HashSet::from([7, 8]))]);
+        assert_eq!(
+            seen,
+            [Next::LookAgain, Next::LookAgain, Next::TryAgain(HashSet::from([Failed::Tokens(7), Failed::Restart(8)]))]
+        );
     }
 
     #[test]
     fn a_server_that_never_says_what_it_serves_is_not_waited_for_without_end() {
         let mut absence = Absence::default();
-        absence.suspect(Some(7));
+        absence.suspect(Some(Failed::Tokens(7)));
         let looks = (1..=100).find(|_| absence.sighted(Sighting::Starting) != Next::LookAgain);
         assert_eq!(looks, Some(MOST_IN_VAIN));
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::absence::Failed;
 use super::agenda::{AppAtFailure, Busy, Entry, FailedWith, HeldAnswer, Id, Known};
 use super::apps::AppCheck;
 use super::outcome::{
@@ -223,9 +224,9 @@ impl Controller {
         let Some(id) = id else { return log_outcome(finished, None, false) };
         let mut soon_again = finished.outcome == Outcome::ServerAway;
         if soon_again {
-            self.suspect_absence(Some(id));
+            self.suspect_absence(Some(Failed::Tokens(id)));
         } else {
-            self.clear_of_absence(id);
+            self.clear_of_absence(Failed::Tokens(id));
         }
         {
             let mut agenda = self.agenda.lock();

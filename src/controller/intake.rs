@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use kube::Resource as _;
 use kube::runtime::watcher;
 
+use super::absence::Failed;
 use super::agenda::{Busy, Change, Id, List, Metadata, Presence};
 use super::observe::Notes;
 use super::resting::Uid;
@@ -217,7 +218,8 @@ impl Controller {
         };
         self.dispatch.forget(id);
         self.abandon_check(id);
-        self.clear_of_absence(id);
+        self.clear_of_absence(Failed::Tokens(id));
+        self.clear_of_absence(Failed::Restart(id));
         for sibling in siblings {
             self.evaluate(sibling);
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use chrono::{DateTime, SecondsFormat};
 use serde::{Deserialize, Serialize};
 
+use super::absence::Failed;
 use super::agenda::{Entry, Id, Known};
 use super::{Controller, Message};
 use crate::api::{RolloutRestart, RolloutRestartTarget};
@@ -25,7 +26,7 @@ const FIRST_PAUSE: i64 = 5;
 /// The longest pause, in seconds.
 const LONGEST_PAUSE: i64 = 10 * 60;
 
-/// Tries for one rotation, over some 4 hours. A process begins to count anew.
+/// Tries for one rotation, over some 4 hours. A process begins to count anew, and so does the end of the API server's absence.
 const MOST_TRIES: u32 = 30;
 
 /// Failures that are told one by one.
@@ -182,10 +183,7 @@ impl Controller {
 
     pub(super) fn on_restarted(&mut self, restarted: Restarted) {
         let Restarted { id, uid, rotation, failed } = restarted;
-        if failed.iter().any(|(_, error)| error.is_server_away()) {
-            self.suspect_absence(Some(id));
-        }
-        {
+        let is_server_away = {
             let mut agenda = self.agenda.lock();
             let Some(entry) = agenda.get_mut(id).filter(|entry| entry.uid == uid) else { return };
             let (regarding, namespace, name) = (entry.regarding(), &entry.namespace, &entry.name);
@@ -193,6 +191,7 @@ impl Controller {
             rollout.under_way = false;
             let Some(round) = rollout.round.as_mut().filter(|round| round.rotation == rotation) else { return };
             let failed: Vec<_> = failed.into_iter().filter(|(target, _)| rollout.targets.contains(target)).collect();
+            let is_server_away = failed.iter().any(|(_, error)| error.is_server_away());
             if failed.is_empty() {
                 tracing::info!(%namespace, %name, restarted_at = %rotation, "what uses the tokens was restarted");
                 (rollout.round, rollout.problem) = (None, None);
@@ -209,6 +208,10 @@ impl Controller {
                 }
                 rollout.problem = Some(problem);
             }
+            is_server_away
+        };
+        if is_server_away {
+            self.suspect_absence(Some(Failed::Restart(id)));
         }
         self.evaluate(id);
         self.write_status_after_stop(id);
@@ -272,6 +275,17 @@ mod tests {
         let many: Vec<_> = (0..9).map(|n| failed(if n < 3 { "told" } else { "counted" }, ApiError::Busy)).collect();
         let text = problem_of(&many, false);
         assert!(text.contains("6 more") && !text.contains("counted") && text.contains("next refresh"), "{text}");
+    }
+
+    #[test]
+    fn one_that_was_given_up_is_tried_anew_when_its_pause_is_ended() {
+        let mut rollout = Rollout::of(&[target("a")]).unwrap();
+        rollout.end_pause();
+        assert_eq!(rollout.round, None, "nothing is owed");
+        let round = |tries, next_at| Some(Round { rotation: "r".into(), left: vec![target("a")], tries, next_at });
+        rollout.round = round(MOST_TRIES, i64::MAX);
+        rollout.end_pause();
+        assert_eq!(rollout.round, round(0, i64::MIN));
     }
 
     #[test]

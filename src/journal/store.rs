@@ -21,7 +21,7 @@ pub const MOST_KEPT: usize = 1_000;
 /// The most process ids remembered; the oldest goes first.
 const MOST_PROCESSES: usize = 100;
 
-/// Kept pairs given up at once where space is needed: two small files for each one wanted.
+/// Kept pairs given up at once where space is needed: an intent with its reserve takes as much as three.
 const GIVEN_UP_AT_ONCE: usize = 8;
 
 const LOCK: &str = "lock";

@@ -328,6 +328,35 @@ async fn the_end_of_an_absence_of_the_api_server_ends_the_pause_of_a_restart() {
     stage.assert_refreshes("shop", 1).await;
 }
 
+/// Not everybody may ask what an API server serves. What it refuses besides is excused while it may be starting, and no longer.
+#[tokio::test]
+async fn a_missing_right_is_told_though_the_api_server_never_says_what_it_serves() {
+    let stage = Stage::new().await;
+    workload(&stage, "Deployment", "web").await;
+    shop_with(&stage, PLENTY, &[target("Deployment", "web")]).await;
+    let operator = stage.operator().start();
+    stage.wait_status("shop", "Ready", is_ready, SOON).await;
+    let served = |seen: &Seen| seen.method == "GET" && seen.path == "/apis/tiktokshop.dev/v1alpha1";
+    let refused = stage.proxy.on("what is served", served).respond_status(403, "Forbidden", "cannot get path");
+    stage.proxy.pause().await;
+    let broken = poll::until(SOON, async || {
+        let broken = operator.metrics().await.sum("tiktokshop_watch_errors_total", &[]);
+        (broken >= 1.0).then_some(())
+    });
+    broken.await.expect("the absence is noticed");
+    stage.proxy.resume().await;
+    let looked = poll::until(SOON, async || (refused.hits() >= 1).then_some(()));
+    looked.await.expect("it looks for the API server");
+    stage.request("shop", "now").await;
+    let told = |words: &'static str| move |status: &Value| refreshed_message(status).contains(words);
+    stage.wait_status("shop", "an excuse", told("only starting"), SOON).await;
+    let over = |line: &str| line.contains("does not say that it serves integrations");
+    let ended = operator.process().wait_for_line(over, 2 * LONG).await;
+    ended.unwrap_or_else(|error| panic!("it looks for the API server without end: {error}"));
+    stage.request("shop", "later").await;
+    stage.wait_status("shop", "the missing right", told("allow the operator to patch"), SOON).await;
+}
+
 /// Covers: event/RolloutRestartFailed, condition/Refreshed
 #[tokio::test]
 async fn what_can_not_be_restarted_is_said_and_tried_again_and_hinders_no_refresh() {
