@@ -570,7 +570,7 @@ struct Wanted {
     served_status: u64,
 }
 
-/// What was the case at the failure that a status tells of.
+/// What was the case at the failure that a status tells of, where an integration has this request.
 fn failed_with(status: &TikTokShopIntegrationStatus, request: Option<&str>) -> Option<FailedWith> {
     let error = status.last_error.as_ref().filter(|_| error_of(status) == ErrorOf::Tokens)?;
     Some(FailedWith {
@@ -587,7 +587,12 @@ fn failed_with(status: &TikTokShopIntegrationStatus, request: Option<&str>) -> O
         } else {
             AppAtFailure::Any
         },
-        request: request.map(Into::into),
+        // A request that TikTok had no time for is not handled: it may be the one that was one too many.
+        request: if error.known_reason() == Some(Reason::RateLimited) {
+            request.map(Into::into)
+        } else {
+            status.last_handled_refresh_request.as_deref().map(Into::into)
+        },
         is_past: false,
     })
 }
@@ -795,8 +800,8 @@ impl Agenda {
         // As long as this process wrote nothing of its own, the status there is the truth: another
         // leader's last word may arrive after its end.
         if !leading || (entry.status_version.is_none() && !entry.writing_status && entry.busy != Busy::Refreshing) {
-            let handled = status.last_handled_refresh_request.clone();
-            entry.failed_with = failed_with(&status, handled.as_deref());
+            // The request of before: one that comes in only now is not what failed.
+            entry.failed_with = failed_with(&status, entry.request.as_deref());
             entry.error_of = error_of(&status);
             entry.checks = None;
             entry.set_status(status);
@@ -834,9 +839,8 @@ impl Agenda {
         let checks = wanted.check_shops.then(|| Box::new(Checks::from_status(&status)));
         let hash = self.hasher.hash_one((&*wanted.namespace, &*wanted.name));
         let (token_secret, app_secret) = (wanted.token_secret.clone(), wanted.app.secret.clone());
-        let handled = status.last_handled_refresh_request.clone();
         let entry = Entry {
-            failed_with: failed_with(&status, handled.as_deref()),
+            failed_with: failed_with(&status, wanted.request.as_deref()),
             error_of: error_of(&status),
             code_failed: None,
             status: Box::new(status),

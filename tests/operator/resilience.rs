@@ -934,6 +934,31 @@ async fn what_failed_in_an_absence_is_forgotten_with_the_tokens_it_was_about() {
     assert_eq!(stage.simulator.shop("shop").await.counters.presentations, 0);
 }
 
+/// TikTok had no time for a refresh that was asked for, so it is not handled; a process that starts meanwhile takes it for none
+/// that is new.
+///
+/// Covers: reason/RateLimited, annotation/refresh-requested-at
+#[tokio::test]
+async fn a_process_that_starts_keeps_to_the_pause_after_too_many_requests() {
+    let stage = Stage::new().await;
+    stage.shop("shop", PLENTY).await;
+    let mut operator = stage.operator().start();
+    stage.wait_status("shop", "Ready", is_ready, SOON).await;
+    stage.simulator.add_fault(Fault::times(2, Action::too_many_requests(None)).shop("shop")).await;
+    stage.request("shop", "now").await;
+    let twice = |status: &Value| status["consecutiveFailures"] == 2 && status["lastError"]["reason"] == "RateLimited";
+    stage.wait_status("shop", "refused twice", twice, SOON).await;
+    operator.sigkill();
+    operator.restart();
+    // What comes after it in line is refreshed, while the pause after two failures, of 9 s at least, goes on.
+    stage.shop("fence", 60).await;
+    stage.wait_status("fence", "refreshed", |status| status["lastRefreshTime"].is_string(), SOON).await;
+    assert_eq!(stage.simulator.shop("shop").await.counters.presentations, 2, "the pause is not kept");
+    // Whoever asks anew is heard.
+    stage.request("shop", "at once").await;
+    stage.wait_refreshed("shop", "at once", SOON).await;
+}
+
 /// An API server that takes requests and answers none, and one that is killed and comes back.
 #[tokio::test]
 async fn an_api_server_that_hangs_or_dies_in_the_middle_of_a_refresh_loses_nothing() {
