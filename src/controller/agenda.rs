@@ -588,11 +588,11 @@ fn failed_with(status: &TikTokShopIntegrationStatus, request: Option<&str>) -> O
             AppAtFailure::Any
         },
         // A request that TikTok had no time for is not handled: it may be the one that was one too many.
-        request: if error.known_reason() == Some(Reason::RateLimited) {
-            request.map(Into::into)
-        } else {
-            status.last_handled_refresh_request.as_deref().map(Into::into)
-        },
+        request: match error.known_reason() {
+            Some(Reason::RateLimited) => request,
+            _ => status.last_handled_refresh_request.as_deref(),
+        }
+        .map(Into::into),
         is_past: false,
     })
 }

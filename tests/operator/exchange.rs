@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use tiktok_shop_testkit::{
@@ -332,8 +332,7 @@ async fn a_refused_code_that_comes_back_with_its_secret_is_told_of_again() {
     stage.wait_status("shop", "Ready", is_ready, SOON).await;
     put_code(&stage, "shop", "ROW_nobody_ever_gave_this_out").await;
     stage.wait_status("shop", "its code refused", is_rejected, SOON).await;
-    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
-    secrets.delete("shop", &DeleteParams::default()).await.expect("it is there");
+    stage.delete_secret("shop").await;
     let gone = |status: &Value| has_condition(status, "Ready", "False", "TokenSecretNotFound");
     stage.wait_status("shop", "its Secret gone", gone, SOON).await;
     stage.token_secret(&shop).value("auth_code", "ROW_nobody_ever_gave_this_out").create(&stage.client).await;

@@ -125,9 +125,7 @@ async fn an_entry_that_cannot_be_stored_does_not_keep_the_operator_from_being_re
     stage.wait_refreshed("other", "now", SOON).await;
 
     // What a person has to do, is told: delete the Secret, create it anew.
-    let secrets: kube::Api<k8s_openapi::api::core::v1::Secret> =
-        kube::Api::namespaced(stage.client.clone(), &stage.namespace);
-    secrets.delete("shop", &kube::api::DeleteParams::default()).await.expect("it is there");
+    stage.delete_secret("shop").await;
     let anew = json!({
         "apiVersion": "v1",
         "kind": "Secret",

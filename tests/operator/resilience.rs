@@ -195,6 +195,12 @@ impl<'a> Stage<'a> {
         self.simulator.assert_no_violations().await;
     }
 
+    /// As a person may, or a tool that creates it anew.
+    pub async fn delete_secret(&self, name: &str) {
+        let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        secrets.delete(name, &kube::api::DeleteParams::default()).await.expect("it is there");
+    }
+
     /// What any other program may do to a Secret that makes a refresh under way meet a 409.
     pub async fn touch_secret(&self, name: &str, value: &str) {
         let patch = json!({"metadata": {"labels": {"touched": value}}});
@@ -1434,8 +1440,7 @@ async fn an_answer_in_the_journal_reaches_a_secret_that_was_created_anew_meanwhi
     hold.wait_held(SOON).await;
     operator.sigkill();
     hold.cut();
-    let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
-    secrets.delete("shop", &kube::api::DeleteParams::default()).await.expect("it is there");
+    stage.delete_secret("shop").await;
     stage.token_secret(&shop).create(&stage.client).await;
     operator.restart();
     stage.wait_refreshed("shop", "now", SOON).await;

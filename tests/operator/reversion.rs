@@ -259,8 +259,7 @@ async fn a_request_that_no_status_told_of_is_not_acted_on_again_after_its_pair_i
     stage.assert_current("shop").await;
     operator.sigkill();
     hold.cut();
-    let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
-    secrets.delete("shop", &kube::api::DeleteParams::default()).await.expect("it can be deleted");
+    stage.delete_secret("shop").await;
     stage.token_secret(&old).create(&stage.client).await;
     operator.restart();
     stage.wait_refreshed("shop", "two", SOON).await;

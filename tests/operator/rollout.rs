@@ -308,18 +308,11 @@ async fn the_end_of_an_absence_of_the_api_server_ends_the_pause_of_a_restart() {
     let cut = stage.proxy.on("the restart", restart).cut_before();
     let operator = stage.operator().start();
     operator.wait_ready(SOON).await;
-    let failures = async |wanted: f64| {
-        let told = poll::until(LONG, async || {
-            let failures =
-                operator.metrics().await.sum("tiktokshop_reconcile_errors_total", &[("error", "rollout-restart")]);
-            (failures >= wanted).then_some(())
-        });
-        told.await.expect("it is tried again");
-    };
-    failures(3.0).await;
+    let errors = ("tiktokshop_reconcile_errors_total", [("error", "rollout-restart")]);
+    operator.wait_for_metric(errors.0, &errors.1, 3.0, LONG).await;
     stage.proxy.pause().await;
     cut.remove();
-    failures(4.0).await;
+    operator.wait_for_metric(errors.0, &errors.1, 4.0, LONG).await;
     stage.proxy.resume().await;
     // The pause after the fourth is of 40 s.
     let done = |status: &Value| status["rolloutRestart"]["restartedAt"].is_string();
@@ -339,11 +332,7 @@ async fn a_missing_right_is_told_though_the_api_server_never_says_what_it_serves
     let served = |seen: &Seen| seen.method == "GET" && seen.path == "/apis/tiktokshop.dev/v1alpha1";
     let refused = stage.proxy.on("what is served", served).respond_status(403, "Forbidden", "cannot get path");
     stage.proxy.pause().await;
-    let broken = poll::until(SOON, async || {
-        let broken = operator.metrics().await.sum("tiktokshop_watch_errors_total", &[]);
-        (broken >= 1.0).then_some(())
-    });
-    broken.await.expect("the absence is noticed");
+    operator.wait_for_metric("tiktokshop_watch_errors_total", &[], 1.0, SOON).await;
     stage.proxy.resume().await;
     let looked = poll::until(SOON, async || (refused.hits() >= 1).then_some(()));
     looked.await.expect("it looks for the API server");

@@ -50,11 +50,7 @@ async fn make(stage: &Stage<'_>, count: usize, few: usize) -> Vec<String> {
 /// Waits until so many integrations are ready.
 async fn wait_ready(operator: &Operator, count: usize) {
     let wanted = u32::try_from(count).map(f64::from).expect("a fleet");
-    let ready = poll::until(LONG, async || {
-        let ready = operator.metrics().await.sum("tiktokshop_integrations", &[("ready", "True")]);
-        (ready >= wanted).then_some(())
-    });
-    assert!(ready.await.is_some(), "not all of {count} became ready:\n{}", operator.process().tail(20));
+    operator.wait_for_metric("tiktokshop_integrations", &[("ready", "True")], wanted, LONG).await;
 }
 
 /// Requests by what they are about.

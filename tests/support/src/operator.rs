@@ -238,6 +238,13 @@ impl Operator {
         })
     }
 
+    /// Waits until the samples of a metric with these labels come to so much in all; panics where they do not.
+    pub async fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], least: f64, timeout: Duration) {
+        let reached = poll::until(timeout, async || (self.metrics().await.sum(name, labels) >= least).then_some(()));
+        let tail = || self.child.tail(20);
+        assert!(reached.await.is_some(), "{name} {labels:?} did not come to {least}:\n{}", tail());
+    }
+
     /// SIGTERM, as Kubernetes ends a pod; returns how it ended, panics where it
     /// takes longer than `timeout`.
     pub async fn sigterm(&self, timeout: Duration) -> ExitStatus {
