@@ -81,10 +81,14 @@ impl Dispatch {
         }
     }
 
-    /// Takes the next refresh that may start now, and spends a permit on it.
-    pub(super) fn pop(&mut self, now: Instant) -> Option<Id> {
-        self.unblock(now);
-        while let Some((_, app_key)) = self.heads.pop_first() {
+    /// Takes the next refresh that may start now, and spends a permit on it. Where something else holds back those of
+    /// the next priority, none may.
+    pub(super) fn pop(&mut self, now: Instant, mut is_held_back: impl FnMut(i64) -> bool) -> Option<Id> {
+        while let Some(next) = self.next_priority(now) {
+            if is_held_back(next) {
+                return None;
+            }
+            let (_, app_key) = self.heads.pop_first()?;
             let Some(bucket) = self.buckets.get_mut(&app_key) else { continue };
             match bucket.limiter.check() {
                 Ok(()) => {
@@ -107,10 +111,10 @@ impl Dispatch {
         None
     }
 
-    /// Does anything before this priority wait where it may start, as far as pauses are concerned?
-    pub(super) fn waits_before(&mut self, priority: i64, now: Instant) -> bool {
+    /// The priority of what comes next of all that may start, as far as pauses are concerned.
+    pub(super) fn next_priority(&mut self, now: Instant) -> Option<i64> {
         self.unblock(now);
-        self.heads.first().is_some_and(|(first, _)| *first < priority)
+        self.heads.first().map(|(priority, _)| *priority)
     }
 
     /// When a refresh that waits for a permit may start.
@@ -186,6 +190,10 @@ impl Dispatch {
 mod tests {
     use super::*;
 
+    fn pop(line: &mut Dispatch, now: Instant) -> Option<Id> {
+        line.pop(now, |_| false)
+    }
+
     #[tokio::test]
     async fn the_soonest_expiry_goes_first_over_all_app_keys() {
         let mut line = Dispatch::new(1000.0);
@@ -193,7 +201,10 @@ mod tests {
         line.push("b", 10, 2);
         line.push("a", 20, 3);
         let now = Instant::now();
-        assert_eq!([line.pop(now), line.pop(now), line.pop(now), line.pop(now)], [Some(2), Some(3), Some(1), None]);
+        assert_eq!(
+            [pop(&mut line, now), pop(&mut line, now), pop(&mut line, now), pop(&mut line, now)],
+            [Some(2), Some(3), Some(1), None]
+        );
     }
 
     #[tokio::test]
@@ -203,10 +214,23 @@ mod tests {
         line.push("a", 2, 2);
         line.push("b", 3, 3);
         let now = Instant::now();
-        assert_eq!(line.pop(now), Some(1));
-        assert_eq!(line.pop(now), Some(3), "a's second permit comes later");
-        assert_eq!(line.pop(now), None);
+        assert_eq!(pop(&mut line, now), Some(1));
+        assert_eq!(pop(&mut line, now), Some(3), "a's second permit comes later");
+        assert_eq!(pop(&mut line, now), None);
         assert!(line.next_permit().is_some_and(|at| at > now));
+    }
+
+    #[tokio::test]
+    async fn what_is_held_back_holds_back_all_that_come_later_of_other_app_keys_too() {
+        let mut line = Dispatch::new(1.0);
+        line.push("a", 1, 1);
+        line.push("a", 2, 2);
+        line.push("b", 4, 3);
+        let now = Instant::now();
+        let before_3 = |priority| priority > 3;
+        assert_eq!(line.pop(now, before_3), Some(1));
+        assert_eq!(line.pop(now, before_3), None, "a has no permit, and b's turn has not come");
+        assert_eq!(pop(&mut line, now), Some(3));
     }
 
     #[tokio::test]
@@ -218,9 +242,9 @@ mod tests {
         line.pause("a", Some(Duration::from_secs(7)), now, 100);
         assert_eq!(line.paused_until("a"), Some(108));
         assert_eq!(line.paused_until("b"), None);
-        assert_eq!(line.pop(now), Some(2));
-        assert_eq!(line.pop(now), None);
-        assert_eq!(line.pop(now + Duration::from_secs(7)), Some(1));
+        assert_eq!(pop(&mut line, now), Some(2));
+        assert_eq!(pop(&mut line, now), None);
+        assert_eq!(pop(&mut line, now + Duration::from_secs(7)), Some(1));
         assert_eq!(line.paused_until("a"), None);
     }
 
@@ -230,12 +254,12 @@ mod tests {
         let mut line = Dispatch::new(1000.0);
         let now = Instant::now();
         line.push("a", CHECKS_FROM, 1);
-        assert!(!line.waits_before(CHECKS_FROM, now));
+        assert_eq!(line.next_priority(now), Some(CHECKS_FROM));
         line.push("a", 4_000_000_000, 2);
-        assert!(line.waits_before(CHECKS_FROM, now));
+        assert_eq!(line.next_priority(now), Some(4_000_000_000));
         // The same integration: its refresh takes the place of its check.
         line.push("a", 3, 1);
-        assert_eq!([line.pop(now), line.pop(now), line.pop(now)], [Some(1), Some(2), None]);
+        assert_eq!([pop(&mut line, now), pop(&mut line, now), pop(&mut line, now)], [Some(1), Some(2), None]);
     }
 
     #[tokio::test]
@@ -245,6 +269,6 @@ mod tests {
         line.pause("a", Some(Duration::from_mins(1)), now, 0);
         line.pause("a", Some(Duration::from_secs(1)), now, 0);
         line.push("a", 1, 1);
-        assert_eq!(line.pop(now + Duration::from_secs(2)), None);
+        assert_eq!(pop(&mut line, now + Duration::from_secs(2)), None);
     }
 }

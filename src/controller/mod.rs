@@ -17,6 +17,7 @@ mod intake;
 mod observe;
 mod outcome;
 mod reading;
+mod reads;
 mod refresh;
 mod report;
 mod resting;
@@ -25,7 +26,7 @@ mod shops;
 mod watch;
 mod writing;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -40,6 +41,7 @@ use self::agenda::{
 use self::apps::{AppCheck, Apps};
 use self::claims::Claims;
 use self::dispatch::Dispatch;
+use self::reads::{Reads, Turn};
 use self::refresh::{Holding, Job, Shared, Update, Work};
 use self::report::{Circumstances, differs, events_of_change, expiring_warning, report};
 use self::rollout::Restarted;
@@ -61,9 +63,6 @@ use crate::metrics::{Fleet, Metrics};
 use crate::settings::{SecretAccess, Settings};
 use crate::tiktok::{ShopsClient, TokenClient};
 use crate::tokens::{AppCredentials, MissingKeys, TokenKeyNames};
-
-/// Reads of Secrets under way at most.
-const MOST_READS: usize = 16;
 
 /// Status writes under way at most.
 const MOST_STATUS_WRITES: usize = 8;
@@ -108,7 +107,7 @@ enum Message {
 
 /// A read of a token Secret is over.
 struct TokenSecretRead {
-    id: Id,
+    turn: Turn,
     uid: Box<str>,
     /// What was read: the integration may name another by now.
     secret: SecretName,
@@ -195,8 +194,7 @@ pub struct Controller {
     updates: mpsc::UnboundedReceiver<Update>,
     messages: mpsc::UnboundedReceiver<Message>,
     tell: mpsc::UnboundedSender<Message>,
-    reads: usize,
-    read_queue: BTreeSet<(i64, Id)>,
+    reads: Reads,
     /// Of a whole fleet that is to be looked at, those that are left.
     to_look_at: Vec<Id>,
     status_writes: usize,
@@ -280,8 +278,7 @@ impl Controller {
             updates,
             messages,
             tell,
-            reads: 0,
-            read_queue: BTreeSet::new(),
+            reads: Reads::default(),
             to_look_at: Vec::new(),
             status_writes: 0,
             status_queue: VecDeque::new(),
@@ -488,8 +485,9 @@ impl Controller {
             }
             let may_start = (self.has_slot() || !self.checks.is_empty())
                 && self.shared.waiting_on_server.load(Ordering::Relaxed) == 0;
-            if let Some(permit) = self.dispatch.next_permit().filter(|_| may_start) {
-                until = until.min(permit);
+            if may_start {
+                let moments = [self.dispatch.next_permit(), self.reads.hold_until(now)];
+                until = moments.into_iter().flatten().fold(until, Instant::min);
             }
         }
         if let Some(leadership) = leadership
@@ -558,19 +556,21 @@ impl Controller {
             // Who expires first is known when all were looked at.
             return;
         }
-        while self.reads < MOST_READS
-            && let Some((_, id)) = self.read_queue.pop_first()
-        {
-            self.start_read(id);
+        while let Some(turn) = self.reads.start_next() {
+            self.start_read(turn);
         }
         if !self.leading || self.stopping || self.shared.waiting_on_server.load(Ordering::Relaxed) > 0 {
             return;
         }
         loop {
             let now = Instant::now();
+            let next = self.dispatch.next_priority(now);
+            let Some(next) = next.filter(|next| !self.reads.hold_back(*next, now)) else { return };
             // A refresh does not wait for a check to end.
-            let may_start = self.has_slot() || (self.dispatch.waits_before(CHECKS_FROM, now) && self.give_way());
-            let Some(id) = may_start.then(|| self.dispatch.pop(now)).flatten() else { return };
+            if !self.has_slot() && (next >= CHECKS_FROM || !self.give_way()) {
+                return;
+            }
+            let Some(id) = self.dispatch.pop(now, |next| self.reads.hold_back(next, now)) else { return };
             let is_refresh = self.agenda.lock().get(id).is_some_and(|entry| entry.busy == Busy::Queued);
             if is_refresh {
                 self.start_refresh(id);

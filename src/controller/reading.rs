@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::agenda::{AppRef, Busy, Id, Known, Presence};
 use super::outcome::take_in_unsaid_failure;
+use super::reads::Turn;
 use super::refresh::{Shared, Work};
 use super::{
     AppRead, Controller, FORBIDDEN_PAUSE, Message, SERVER_AWAY_PAUSE, TokenRead, TokenSecretRead, observe, report,
@@ -25,12 +26,15 @@ impl Controller {
         }
         entry.busy = Busy::Reading;
         let priority = entry.priority(now);
-        self.read_queue.insert((priority, id));
+        self.reads.push(priority, id);
     }
 
-    pub(super) fn start_read(&mut self, id: Id) {
+    pub(super) fn start_read(&mut self, turn: Turn) {
         let agenda = self.agenda.lock();
-        let Some(entry) = agenda.get(id) else { return };
+        let Some(entry) = agenda.get(turn.id) else {
+            self.reads.end(turn);
+            return;
+        };
         let (secret, keys) = (entry.token_secret.clone(), Arc::clone(&entry.token_keys));
         let (name, uid) = (entry.name.clone(), entry.uid.clone());
         let newest = Newest {
@@ -47,7 +51,6 @@ impl Controller {
         };
         let seen = agenda.slot(&secret).map_or(Presence::Untold, |slot| slot.presence.clone());
         drop(agenda);
-        self.reads += 1;
         let (shared, tell) = (Arc::clone(&self.shared), self.tell.clone());
         tokio::spawn(async move {
             let result = match shared.cluster.read_secret(&secret.0, &secret.1).await {
@@ -55,7 +58,7 @@ impl Controller {
                 Err(error) => Err(error),
             };
             drop(tell.send(Message::TokenSecretRead(Box::new(TokenSecretRead {
-                id,
+                turn,
                 uid,
                 secret,
                 keys,
@@ -88,7 +91,7 @@ impl Controller {
     pub(super) fn on_message(&mut self, message: Message) {
         match message {
             Message::TokenSecretRead(read) => {
-                self.reads -= 1;
+                self.reads.end(read.turn);
                 self.on_token_secret(*read);
             }
             Message::AppSecretRead { app, result } => self.on_app_secret(&app, result),
@@ -103,7 +106,7 @@ impl Controller {
     }
 
     fn on_token_secret(&mut self, read: TokenSecretRead) {
-        let TokenSecretRead { id, uid, secret, keys, seen, result } = read;
+        let TokenSecretRead { turn: Turn { id, .. }, uid, secret, keys, seen, result } = read;
         let now = Clock::now().timestamp();
         let mut revert = None;
         {
