@@ -8,3 +8,4 @@ mod lifecycle;
 mod rights;
 mod schemas;
 mod stage;
+mod values;

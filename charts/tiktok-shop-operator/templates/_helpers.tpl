@@ -55,20 +55,20 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- else }}{{ $image.repository }}:{{ default .Chart.AppVersion $image.tag }}{{ end }}
 {{- end }}
 
-{{/* A Go duration in whole seconds, rounded up. */}}
-{{- define "tiktok-shop-operator.seconds" -}}
+{{/* A Go duration in milliseconds. */}}
+{{- define "tiktok-shop-operator.milliseconds" -}}
 {{- $sum := 0.0 }}
 {{- range regexFindAll "[0-9]+(\\.[0-9]+)?(ms|s|m|h)" . -1 }}
 {{- $number := regexFind "^[0-9.]+" . | float64 }}
 {{- $unit := regexFind "[a-z]+$" . }}
-{{- $sum = addf $sum (mulf $number (get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0) $unit)) }}
+{{- $sum = addf $sum (mulf $number (get (dict "ms" 1.0 "s" 1000.0 "m" 60000.0 "h" 3600000.0) $unit)) }}
 {{- end }}
-{{- ceil $sum | int }}
+{{- $sum }}
 {{- end }}
 
 {{/* See docs/src/guarantees.md, "Stopping". */}}
 {{- define "tiktok-shop-operator.gracePeriod" -}}
-{{- $timeout := include "tiktok-shop-operator.seconds" .Values.requestTimeout | int }}
+{{- $timeout := divf (include "tiktok-shop-operator.milliseconds" .Values.requestTimeout) 1000 | ceil | int }}
 {{- $least := add (mul 2 $timeout) 30 | int }}
 {{- $wanted := .Values.terminationGracePeriodSeconds }}
 {{- if kindIs "invalid" $wanted }}
@@ -120,6 +120,49 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- if and .Values.serviceMonitor.enabled (not .Values.service.enabled) }}
 {{- fail "serviceMonitor.enabled needs service.enabled." }}
+{{- end }}
+{{- include "tiktok-shop-operator.checkFlags" . }}
+{{- end }}
+
+{{/* What the operator would refuse when it starts, and an address that no probe reaches. */}}
+{{- define "tiktok-shop-operator.checkFlags" -}}
+{{- range list (list "requestTimeout" "100ms" "5m") (list "refreshBefore" "5m" "144h") (list "statusInterval" "1s" "24h") (list "secretPollInterval" "1s" "24h") }}
+{{- $text := get $.Values (index . 0) }}
+{{- $value := include "tiktok-shop-operator.milliseconds" $text | float64 }}
+{{- $least := include "tiktok-shop-operator.milliseconds" (index . 1) | float64 }}
+{{- $most := include "tiktok-shop-operator.milliseconds" (index . 2) | float64 }}
+{{- if or (lt $value $least) (gt $value $most) }}
+{{- fail (printf "%s: %q is not between %s and %s." (index . 0) $text (index . 1) (index . 2)) }}
+{{- end }}
+{{- end }}
+{{- $rate := toString .Values.requestsPerSecond | float64 }}
+{{- if or (lt $rate 0.001) (gt $rate 100000.0) }}
+{{- fail (printf "requestsPerSecond: %v is not between 0.001 and 100000." .Values.requestsPerSecond) }}
+{{- end }}
+{{- /* A URL is not shown: it may hold a password. */}}
+{{- range list "tokenEndpoint" "authorizationEndpoint" "shopsEndpoint" }}
+{{- if not (regexMatch "^(https://[^/?#@\\s]+|http://(localhost|127(\\.[0-9]{1,3}){3}|\\[::1\\])(:[0-9]+)?)(/[^?#\\s]*)?$" (get $.Values .)) }}
+{{- fail (printf "%s: write https://HOST/PATH, without user, query or fragment (http:// is taken for 127.0.0.0/8, [::1] and localhost alone)." .) }}
+{{- end }}
+{{- end }}
+{{- $selectors := list }}
+{{- with .Values.watchLabelSelector }}{{ $selectors = append $selectors . }}{{ end }}
+{{- range .Values.shards }}{{ $selectors = append $selectors .selector }}{{ end }}
+{{- $word := "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?" }}
+{{- $key := printf "([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?%s" $word }}
+{{- $list := printf "\\(\\s*(%[1]s)?\\s*(,\\s*(%[1]s)?\\s*)*\\)" $word }}
+{{- $one := printf "\\s*(!\\s*%[1]s|%[1]s(\\s*(=|==|!=)\\s*(%[2]s)?|\\s+(in|notin)\\s*%[3]s)?)\\s*" $key $word $list }}
+{{- range $selectors }}
+{{- if not (regexMatch (printf "^%[1]s(,%[1]s)*$" $one) .) }}
+{{- fail (printf "%s: %q is no label selector; write as for kubectl -l: shard=a, or tier in (gold,silver),!canary." (ternary "shards" "watchLabelSelector" (not (empty $.Values.shards))) .) }}
+{{- end }}
+{{- end }}
+{{- $port := regexFind "[0-9]+$" .Values.listen | int }}
+{{- if gt $port 65535 }}
+{{- fail (printf "listen: %q has a port above 65535." .Values.listen) }}
+{{- end }}
+{{- if regexMatch "^(127\\.|\\[::1\\])" .Values.listen }}
+{{- fail (printf "listen: %q is reached from within the pod alone, not by the probes; write 0.0.0.0:%d, or [::]:%d where there is IPv6 alone." .Values.listen $port $port) }}
 {{- end }}
 {{- end }}
 
