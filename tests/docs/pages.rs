@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-use tiktok_shop_operator::api::Reason;
+use tiktok_shop_operator::{api::Reason, settings};
 
 use crate::markdown::{self, Page, root};
 
@@ -132,6 +132,31 @@ fn every_block_says_what_it_is_and_why_it_is_not_run() {
         }
     }
     none(&faults);
+}
+
+/// What the README says of flags and values: one name in two ways of writing, but for those that it lists.
+#[test]
+fn a_flag_that_is_a_value_of_another_name_is_named_with_it() {
+    let schema = std::fs::read_to_string(root().join("charts/tiktok-shop-operator/values.schema.json"));
+    let schema: serde_json::Value = serde_json::from_str(&schema.expect("it is in the tree")).expect("it is JSON");
+    let parser = settings::parser();
+    let run = parser.find_subcommand("run").expect("there is a subcommand run");
+    let flags = run.get_arguments().filter_map(|arg| arg.get_long()).filter(|flag| *flag != "help");
+    let of_another_name: BTreeSet<&str> = flags
+        .filter(|flag| {
+            let mut words = flag.split('-');
+            let first = words.next().unwrap_or_default().to_owned();
+            let name = words.fold(first, |name, word| format!("{name}{}{}", word[..1].to_uppercase(), &word[1..]));
+            schema["properties"].get(name).is_none()
+        })
+        .collect();
+    for (path, heading) in [("README.md", "### Flags"), ("README.vi.md", "### Flag")] {
+        let text = std::fs::read_to_string(root().join(path)).expect("it is in the tree");
+        let (_, section) = text.split_once(&format!("\n{heading}\n")).expect("it has the section");
+        let said = section.split("\n|").next().unwrap_or_default();
+        let named: BTreeSet<&str> = said.split('`').filter_map(|code| code.strip_prefix("--")).collect();
+        assert_eq!(named, of_another_name, "the flags that {path} says to be values of another name");
+    }
 }
 
 /// The pages that there are in Vietnamese, each with the English one.
