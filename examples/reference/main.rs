@@ -107,7 +107,7 @@ fn resource() -> String {
     }
     let mut rules = BTreeSet::new();
     messages(schema, &mut rules);
-    text.push_str("\n## What is refused\n\nBesides wrong types and unknown fields, the API server refuses a spec with one of these messages:\n\n");
+    text.push_str("\n## What is refused\n\nBesides wrong types, unknown fields, texts that are empty or too long, words that are none of those listed, and items that stand twice in a list, the API server refuses a spec with one of these messages:\n\n");
     for rule in rules {
         let _ = writeln!(text, "- {}", cell(&rule));
     }
@@ -163,8 +163,9 @@ fn messages(schema: &Value, found: &mut BTreeSet<String>) {
     for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
         found.extend(rule["message"].as_str().map(str::to_owned));
     }
-    for property in schema["properties"].as_object().into_iter().flat_map(|properties| properties.values()) {
-        messages(property, found);
+    let properties = schema["properties"].as_object().into_iter().flat_map(|properties| properties.values());
+    for part in properties.chain(schema.get("items")) {
+        messages(part, found);
     }
 }
 

@@ -21,23 +21,29 @@ pub const REFRESH_BEFORE_MIN: Duration = Duration::from_mins(5);
 /// without end.
 pub const REFRESH_BEFORE_MAX: Duration = Duration::from_hours(144);
 
-/// The name of a Secret: a DNS-1123 subdomain, as the API server wants it.
-const SECRET_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// The name of a Secret or a workload: a DNS-1123 subdomain, as the API server wants it. Here and below, a rule and no
+/// `pattern`, so that it has a message of its own.
+const NAME_RULE: &str = "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')";
 
-/// The name of a workload is of the same form. A rule and no `pattern`, so that it has a message of its own.
-const TARGET_NAME_RULE: &str = "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')";
+const SECRET_NAME_MESSAGE: &str = "name must be the name of a Secret in the integration's namespace: small letters, \
+     digits, dashes and dots, such as shop-1-tokens";
 
 const TARGET_NAME_MESSAGE: &str = "name must be the name of a workload in the integration's namespace: small letters, \
      digits, dashes and dots, such as storefront";
 
 /// A key in a Secret's `data`, as the API server wants it: not `.` alone, nor `..` at the start.
-const SECRET_KEY: &str = r"^\.?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$";
+const SECRET_KEY_RULE: &str = "self.matches('^[.]?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$')";
+
+const SECRET_KEY_MESSAGE: &str = "it must be a key of a Secret: letters, digits, dashes, underscores and dots, such as \
+     access_token";
 
 /// What TikTok shows is digits; other harmless characters of a URL are let through.
-const SERVICE_ID: &str = r"^[-_.a-zA-Z0-9]+$";
+const SERVICE_ID_RULE: &str = "self.matches('^[-_.a-zA-Z0-9]+$')";
 
-/// Printable characters, no white space at either end. A rule and no `pattern`, because it has a message of its own and
-/// because editors do not know RE2's character classes.
+const SERVICE_ID_MESSAGE: &str = "serviceId must be the app's service id as TikTok Shop Partner Center shows it, digits \
+     as a rule, such as \"7172839405162738495\"";
+
+/// Printable characters, no white space at either end.
 const TEAM_ID_RULE: &str = r"self.matches(r'^[^\s\pC\pZ]([^\pC]*[^\s\pC\pZ])?$')";
 
 const TEAM_ID_MESSAGE: &str = "teamId must be printable text without white space at either end, such as \"1\"";
@@ -286,7 +292,10 @@ impl RefreshBefore {
 pub struct Authorization {
     /// The service id of the app, which TikTok Shop Partner Center shows beside it. Put numbers in quotes.
     /// Example: "7172839405162738495"
-    #[schemars(length(min = 1, max = 64), extend("pattern" = SERVICE_ID))]
+    #[schemars(
+        length(min = 1, max = 64),
+        extend("x-kubernetes-validations" = [{"rule": SERVICE_ID_RULE, "message": SERVICE_ID_MESSAGE}])
+    )]
     pub service_id: String,
 
     /// Which page the seller sees: us for shops in the United States, global for all others. Defaults to global.
@@ -317,7 +326,7 @@ pub struct RolloutRestartTarget {
     /// Example: storefront
     #[schemars(
         length(min = 1, max = 253),
-        extend("x-kubernetes-validations" = [{"rule": TARGET_NAME_RULE, "message": TARGET_NAME_MESSAGE}])
+        extend("x-kubernetes-validations" = [{"rule": NAME_RULE, "message": TARGET_NAME_MESSAGE}])
     )]
     pub name: String,
 }
@@ -368,7 +377,10 @@ impl WorkloadKind {
 pub struct AppCredentialsSecretRef {
     /// The name of the Secret. It must be in the same namespace as the integration.
     /// Example: tiktok-app
-    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_NAME))]
+    #[schemars(
+        length(min = 1, max = 253),
+        extend("x-kubernetes-validations" = [{"rule": NAME_RULE, "message": SECRET_NAME_MESSAGE}])
+    )]
     pub name: String,
 
     /// Under which keys the Secret holds the values, where they are not the default ones.
@@ -382,11 +394,17 @@ pub struct AppCredentialsSecretRef {
 #[serde(rename_all = "camelCase", default)]
 pub struct AppCredentialsKeys {
     /// The key of the app key, which TikTok Shop Partner Center shows beside the app. Defaults to app_key.
-    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_KEY))]
+    #[schemars(
+        length(min = 1, max = 253),
+        extend("x-kubernetes-validations" = [{"rule": SECRET_KEY_RULE, "message": SECRET_KEY_MESSAGE}])
+    )]
     pub app_key: String,
 
     /// The key of the app secret, which TikTok Shop Partner Center shows beside the app. Defaults to app_secret.
-    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_KEY))]
+    #[schemars(
+        length(min = 1, max = 253),
+        extend("x-kubernetes-validations" = [{"rule": SECRET_KEY_RULE, "message": SECRET_KEY_MESSAGE}])
+    )]
     pub app_secret: String,
 }
 
@@ -432,7 +450,10 @@ pub struct TokenSecretRef {
     /// The name of the Secret. It must be in the same namespace as the integration, must not be immutable, and must
     /// not be named by another integration.
     /// Example: shop-1-tokens
-    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_NAME))]
+    #[schemars(
+        length(min = 1, max = 253),
+        extend("x-kubernetes-validations" = [{"rule": NAME_RULE, "message": SECRET_NAME_MESSAGE}])
+    )]
     pub name: String,
 
     /// Under which keys the Secret holds the values, where they are not the default ones. The default ones are TikTok's
@@ -447,27 +468,42 @@ pub struct TokenSecretRef {
 #[serde(rename_all = "camelCase", default)]
 pub struct TokenSecretKeys {
     /// The key of the access token. Defaults to access_token.
-    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_KEY))]
+    #[schemars(
+        length(min = 1, max = 253),
+        extend("x-kubernetes-validations" = [{"rule": SECRET_KEY_RULE, "message": SECRET_KEY_MESSAGE}])
+    )]
     pub access_token: String,
 
     /// The key of the access token's expiry: a point in time in Unix seconds, such as 1736951425, as TikTok sends it
     /// (whatever the name says, it is no duration). Defaults to access_token_expire_in.
-    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_KEY))]
+    #[schemars(
+        length(min = 1, max = 253),
+        extend("x-kubernetes-validations" = [{"rule": SECRET_KEY_RULE, "message": SECRET_KEY_MESSAGE}])
+    )]
     pub access_token_expire_in: String,
 
     /// The key of the refresh token. Defaults to refresh_token.
-    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_KEY))]
+    #[schemars(
+        length(min = 1, max = 253),
+        extend("x-kubernetes-validations" = [{"rule": SECRET_KEY_RULE, "message": SECRET_KEY_MESSAGE}])
+    )]
     pub refresh_token: String,
 
     /// The key of the refresh token's expiry: a point in time in Unix seconds, such as 4892625025. Defaults to
     /// refresh_token_expire_in.
-    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_KEY))]
+    #[schemars(
+        length(min = 1, max = 253),
+        extend("x-kubernetes-validations" = [{"rule": SECRET_KEY_RULE, "message": SECRET_KEY_MESSAGE}])
+    )]
     pub refresh_token_expire_in: String,
 
     /// The key of an authorization code, which TikTok gives when a seller authorizes the app. The operator exchanges it
     /// for tokens, once, and removes it in the write that stores them; the tokens that stood there before are replaced.
     /// A code lives about 30 minutes. Defaults to auth_code.
-    #[schemars(length(min = 1, max = 253), extend("pattern" = SECRET_KEY))]
+    #[schemars(
+        length(min = 1, max = 253),
+        extend("x-kubernetes-validations" = [{"rule": SECRET_KEY_RULE, "message": SECRET_KEY_MESSAGE}])
+    )]
     pub auth_code: String,
 }
 
