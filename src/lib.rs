@@ -35,6 +35,7 @@ pub mod cluster;
 pub mod controller;
 pub mod decide;
 mod hex;
+mod host;
 #[cfg(unix)]
 pub mod journal;
 pub mod lease;

@@ -626,8 +626,13 @@ fn namespaces(words: &[Word], environment: &Environment) -> Result<Vec<String>, 
     let words = if words.is_empty() { Vec::from_iter(environment.word(FLAG)?) } else { words.to_vec() };
     let mut names = Vec::new();
     for word in words {
-        for name in word.text.split(',') {
-            let item = Word { text: name.to_owned(), variable: word.variable.clone() };
+        let variable = word.variable.clone();
+        let list = Setting::written(FLAG, word)?;
+        for name in list.text.split(',') {
+            if name.trim().is_empty() {
+                return Err(list.wrong("has an empty item", "part the names by single commas"));
+            }
+            let item = Word { text: name.to_owned(), variable: variable.clone() };
             names.push(Setting::written(FLAG, item)?.dns_label()?);
         }
     }
@@ -966,7 +971,9 @@ mod tests {
             (&["--requests-per-second", "100001"], &[], "--requests-per-second \"100001\"", ""),
             (&["--listen", "8080"], &[], "--listen \"8080\"", "0.0.0.0:8080"),
             (&["--namespace", "Shops"], &[], "--namespace \"Shops\" is not a namespace's name", ""),
-            (&["--namespace", "a,,b"], &[], "--namespace is empty", "leave it out"),
+            (&["--namespace", "a,,b"], &[], "--namespace \"a,,b\" has an empty item", "single commas"),
+            (&["--namespace", " "], &[], "--namespace is empty", "leave it out"),
+            (&[], &[("TIKTOK_SHOP_NAMESPACE", "a,")], "TIKTOK_SHOP_NAMESPACE \"a,\" has an empty item", ""),
             (&[], &[("TIKTOK_SHOP_NAMESPACE", "a,b_c")], "TIKTOK_SHOP_NAMESPACE \"b_c\"", ""),
             (&["--journal-dir="], &[], "--journal-dir is empty", ""),
             (&["--lease-name", "a_b"], &[], "--lease-name \"a_b\"", ""),

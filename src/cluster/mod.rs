@@ -6,6 +6,7 @@
 
 mod error;
 mod events;
+mod proxy;
 mod rollout;
 mod secrets;
 mod status;
@@ -18,7 +19,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt as _;
-use hyper_util::client::proxy::matcher::Matcher;
 use kube::client::Body;
 use kube::{Client, Config};
 use tokio::sync::Semaphore;
@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 
 pub use error::ApiError;
 pub use events::{Event, EventKind, Events, Regarding};
+pub use proxy::pass_by_proxy;
 pub use secrets::{ClaimChange, ClaimWrite, Secret, TokenWrite, Version, stand_ins};
 pub use status::StatusWrite;
 pub use watched::{WatchedIntegration, WatchedSecret};
@@ -63,11 +64,7 @@ impl Cluster {
         let mut config = Config::infer().await.map_err(kube::Error::InferConfig)?;
         // kube would send a PATCH again after a 429 or 503: the transaction has to see each answer.
         config.default_retry = false;
-        if config.proxy_url.is_some() && config.proxy_url == environment_proxy() {
-            // kube 5.0 holds NO_PROXY against the proxy's address, not against the API server's.
-            let proxied = Matcher::from_env().intercept(&config.cluster_url).is_some();
-            config.proxy_url = config.proxy_url.filter(|_| proxied);
-        }
+        pass_by_proxy(&mut config);
         Ok(Client::try_from(config)?.into())
     }
 
@@ -148,12 +145,6 @@ impl From<Client> for Cluster {
     fn from(client: Client) -> Self {
         Self { client, turns: Arc::new(Semaphore::new(MOST_AT_ONCE)), excuses_until: Arc::default() }
     }
-}
-
-/// The proxy that the environment names, as kube reads it.
-fn environment_proxy() -> Option<http::Uri> {
-    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    set("HTTPS_PROXY").or_else(|| set("https_proxy"))?.parse().ok()
 }
 
 /// Reads a body, of this length where it is told: then there is room for all of it at once. Most come in one frame anyway.

@@ -43,7 +43,7 @@ use self::claims::Claims;
 use self::dispatch::Dispatch;
 use self::reads::{Reads, Turn};
 use self::refresh::{Holding, Job, Shared, Update, Work};
-use self::report::{Circumstances, differs, events_of_change, expiring_warning, report};
+use self::report::{Circumstances, News, differs, events_of_change, expiring_warning, report};
 use self::rollout::Restarted;
 use self::shops::{CHECKS_FROM, Check};
 use self::watch::{Told, Watches};
@@ -786,7 +786,9 @@ impl Controller {
         let starting =
             matches!(decision, Decision::Refresh { .. }) && seconds_now.saturating_sub(entry.queued_at) < patience;
         let is_unwritten = entry.served_status == 0 && !starting;
-        let is_news = is_unwritten || differs(&entry.status, &status, tick_due);
+        // Who put a code there waits for a word of it.
+        let news = News { hours: tick_due, secret_version: entry.known.code().is_some() };
+        let is_news = is_unwritten || differs(&entry.status, &status, news);
         if is_news && !starting {
             for (kind, note) in events_of_change(&entry.status, &status) {
                 self.events.publish(Event::now(entry.regarding(), kind, note));

@@ -478,10 +478,17 @@ pub(super) fn expiring_warning(entry: &Entry, facts: &TokenFacts, now: i64) -> O
     })
 }
 
-/// Does a status differ from another in what people and programs look at? The version of the token
-/// Secret alone does not: a label put on it costs a read and no write. Nor do the hours, which have
-/// their own time to be written.
-pub(super) fn differs(old: &TikTokShopIntegrationStatus, new: &TikTokShopIntegrationStatus, hours_too: bool) -> bool {
+/// What counts as a difference beside all else.
+#[derive(Clone, Copy)]
+pub(super) struct News {
+    /// The hours, which have their own time to be written.
+    pub hours: bool,
+    /// The version of the token Secret. As a rule it does not: a label put on it costs a read and no write.
+    pub secret_version: bool,
+}
+
+/// Does a status differ from another in what people and programs look at?
+pub(super) fn differs(old: &TikTokShopIntegrationStatus, new: &TikTokShopIntegrationStatus, news: News) -> bool {
     // Named one by one, so that a new field is not forgotten here.
     let TikTokShopIntegrationStatus {
         observed_generation,
@@ -505,7 +512,7 @@ pub(super) fn differs(old: &TikTokShopIntegrationStatus, new: &TikTokShopIntegra
         || *conditions != new.conditions
         || *access_token_expires_at != new.access_token_expires_at
         || *refresh_token_expires_at != new.refresh_token_expires_at
-        || (hours_too && *hours_until_expiry != new.hours_until_expiry)
+        || (news.hours && *hours_until_expiry != new.hours_until_expiry)
         || *next_refresh_time != new.next_refresh_time
         || *last_refresh_time != new.last_refresh_time
         || *last_attempt_time != new.last_attempt_time
@@ -513,6 +520,7 @@ pub(super) fn differs(old: &TikTokShopIntegrationStatus, new: &TikTokShopIntegra
         || *last_error != new.last_error
         || *last_handled_refresh_request != new.last_handled_refresh_request
         || but_for_version(observed_token_secret.as_ref()) != but_for_version(new.observed_token_secret.as_ref())
+        || (news.secret_version && *observed_token_secret != new.observed_token_secret)
         || *seller != new.seller
         || *rollout_restart != new.rollout_restart
         || *shops != new.shops

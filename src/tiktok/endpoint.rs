@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use reqwest::Url;
 
+use crate::host;
+
 /// An address that secrets may be sent to.
 ///
 /// HTTPS, or plain HTTP to a loopback address; no user name, no password, no query, no fragment. So it holds
@@ -108,9 +110,7 @@ pub enum EndpointError {
 }
 
 fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    address.parse().map_or(host == "localhost", |address: IpAddr| address.is_loopback())
+    host::is_loopback(url.host_str().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -352,6 +352,27 @@ async fn an_api_server_that_goes_away_while_it_waits_is_told() {
     assert_eq!(ran.code, Some(1));
 }
 
+/// What the operator did can't be asked: that is not held against it.
+///
+/// Covers: cli/refresh.timeout
+#[tokio::test]
+async fn an_api_server_that_hangs_at_the_end_of_the_wait_is_told_and_the_operator_is_not_blamed() {
+    let stage = Stage::new().await;
+    stage.shop("shop", "1", 5 * DAY).await;
+    let operator = stage.operator().start();
+    stage.wait_reason("shop", "TokenValid").await;
+    operator.sigterm(SOON).await;
+    let last_word =
+        stage.proxy.on("the last word", |seen: &Seen| seen.accept.contains("PartialObjectMetadataList")).hold();
+    let ran = stage.run("refresh --force --timeout 1s -o json").await;
+    assert_eq!(last_word.hits(), 1);
+    let result = ran.json()["results"][0].clone();
+    assert_eq!((&result["outcome"], &result["reason"]), (&json!("timeout"), &json!("WatchFailed")), "{ran:#?}");
+    let expected =
+        "kubectl-tiktokshop: the API server did not answer within 5 s: check the network (VPN, proxy), and try again\n";
+    assert_eq!((ran.stderr.as_str(), ran.code), (expected, Some(1)));
+}
+
 /// Covers: cli/progress
 #[tokio::test]
 async fn on_a_terminal_progress_is_drawn_and_removed_and_results_are_in_colour() {

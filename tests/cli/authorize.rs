@@ -348,6 +348,19 @@ async fn what_comes_of_the_code_is_told_with_what_to_do() {
     let again = "kubectl-tiktokshop: not yet: TikTok Shop answered with an error (";
     assert!(ran.stderr.starts_with(again) && ran.stderr.ends_with("The operator tries again\n"), "{ran:#?}");
     assert!(ran.stdout.starts_with("✅ ") && ran.code == Some(0), "{ran:#?}");
+    // That code again, which is spent, and the one that was refused: whichever of the two it is, no seller helps.
+    let used = format!(
+        "kubectl-tiktokshop: the operator does not present this code: it was used or refused before. Have the seller authorize \
+         the app again, for a new one: kubectl tiktokshop authorize shop -n {ns}\n"
+    );
+    for spent in [&code, &code, &expired, &expired] {
+        let ran = authorize("--timeout 60s", spent).await;
+        assert_eq!((ran.stdout.as_str(), ran.stderr.as_str(), ran.code), ("", used.as_str(), Some(1)));
+    }
+    let code = stage.simulator.authorize("shop").await;
+    assert_eq!(authorize("--timeout 60s", &code).await.code, Some(0), "a new one is presented");
+    let witness = stage.simulator.witness().await;
+    assert!(witness.code_violations.is_empty(), "{:#?}", witness.code_violations);
     // What the operator can't get past is told before any seller is asked.
     integration(ns, "appless", "appless", "no-app").create(&stage.client).await;
     stage.wait_reason("appless", "AppCredentialsNotFound").await;

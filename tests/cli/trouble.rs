@@ -1,13 +1,15 @@
 //! What a person may lack: one clear line each, with what to do.
 
 use std::path::Path;
+use std::process::Stdio;
 
 use tiktok_shop_testkit::{
     control_plane::{ControlPlane, Options},
     ports::free_port,
+    process::{closed_output, full_output},
 };
 
-use crate::stage::{Ran, Stage, person, run};
+use crate::stage::{PROGRAM, Ran, Stage, person, run};
 
 async fn refused(kubeconfig: &Path, line: &str, code: i32, expected: &str) {
     let args: Vec<&str> = line.split(' ').collect();
@@ -127,7 +129,15 @@ async fn a_cluster_without_the_crd_is_told_with_how_to_install_it() {
 async fn a_cluster_that_can_not_be_found_or_reached_is_told_in_one_line() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let none = folder.path().join("none");
-    refused(&none, "status", 1, "there is no kubeconfig: name one with --kubeconfig or KUBECONFIG").await;
+    let absent = format!(
+        "the kubeconfig {} can't be read (No such file or directory): correct that, or name another with --kubeconfig",
+        none.display()
+    );
+    refused(&none, "status", 1, &absent).await;
+    let home = folder.path().to_str().expect("a path of ours");
+    let ran = run(Path::new(""), &["status"], &[("HOME", home)]).await;
+    let expected = "kubectl-tiktokshop: there is no kubeconfig: name one with --kubeconfig or KUBECONFIG\n";
+    assert_eq!((ran.stderr.as_str(), ran.code), (expected, Some(1)));
     let port = free_port();
     let away = folder.path().join("away");
     std::fs::write(&away, kubeconfig_of(port)).expect("a file can be written");
@@ -150,6 +160,11 @@ async fn a_cluster_that_can_not_be_found_or_reached_is_told_in_one_line() {
         .expect("a file can be written");
     let expected = "the kubeconfig has no current context: choose one with --context (c)";
     refused(&contextless, "status", 1, expected).await;
+    let userless = folder.path().join("userless");
+    std::fs::write(&userless, kubeconfig_of(port).replace("{name: u,", "{name: v,")).expect("a file can be written");
+    let expected =
+        "the kubeconfig has no user u, which its context names: correct that, or choose another context with --context";
+    refused(&userless, "status", 1, expected).await;
     std::fs::write(&none, "no: [kubeconfig").expect("a file can be written");
     let named = none.to_str().expect("a path of ours");
     let ran = run(&away, &["status", "--kubeconfig", named], &[]).await;
@@ -175,6 +190,13 @@ async fn the_cluster_is_the_one_that_context_and_kubeconfig_name() {
     assert!(ran.code == Some(0) && ran.stdout.contains("shop"), "{ran:#?}");
     let ran = run(Path::new(&both), &["status", "-n", ns], &[]).await;
     assert!(ran.code == Some(1) && ran.stderr.contains("can't be reached"), "the current context is another: {ran:#?}");
+    for with_absent in [format!("/no/such/file:{here}"), format!("{here}:/no/such/file")] {
+        let ran = run(Path::new(&with_absent), &["status", "-n", ns], &[]).await;
+        assert!(ran.code == Some(0) && ran.stdout.contains("shop"), "as kubectl has it: {ran:#?}");
+    }
+    let proxy = format!("http://127.0.0.1:{}", free_port());
+    let ran = run(&stage.kubeconfig, &["status", "-n", ns], &[("HTTPS_PROXY", &proxy)]).await;
+    assert!(ran.code == Some(0) && ran.stdout.contains("shop"), "this machine is not asked through a proxy: {ran:#?}");
     let ran = run(&away, &["status", "--kubeconfig", &here.to_string(), "-n", ns], &[]).await;
     assert!(ran.code == Some(0) && ran.stdout.contains("shop"), "{ran:#?}");
 }
@@ -202,10 +224,23 @@ async fn wrong_usage_is_told_in_one_line_with_exit_code_2() {
     let stage = Stage::new().await;
     let ran = stage.run("status -l a=(").await;
     assert!(ran.stderr.starts_with("kubectl-tiktokshop: the API server refuses the selection: "), "{ran:#?}");
-    assert_eq!((ran.stderr.lines().count(), ran.code), (1, Some(1)), "{ran:#?}");
+    assert_eq!((ran.stderr.lines().count(), ran.code), (1, Some(2)), "{ran:#?}");
     for args in [&["--help"][..], &["refresh", "--help"], &["status", "--help"]] {
         let ran = run(&none, args, &[]).await;
         assert!(ran.stdout.contains("Usage: kubectl tiktokshop") && ran.stdout.contains("Examples:"), "{ran:#?}");
         assert_eq!((ran.stderr.as_str(), ran.code), ("", Some(0)));
+    }
+}
+
+/// Where nobody reads any more, as after `head`, nothing is said; what can't be written is.
+#[test]
+fn an_output_that_can_not_be_written_is_told_unless_it_was_closed() {
+    for (output, expected) in [
+        (full_output(), "kubectl-tiktokshop: failed to write to standard output: No space left on device\n"),
+        (closed_output(), ""),
+    ] {
+        let ran = std::process::Command::new(PROGRAM).arg("--help").stdout(output).stderr(Stdio::piped()).spawn();
+        let ran = ran.and_then(std::process::Child::wait_with_output).expect("it starts");
+        assert_eq!((String::from_utf8_lossy(&ran.stderr).as_ref(), ran.status.code()), (expected, Some(1)));
     }
 }

@@ -16,11 +16,11 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessR
 use kube::Api;
 use kube::api::PostParams;
 use kube::runtime::watcher::Event;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tiktok_shop_operator::api::{
     Condition, ConditionStatus, ConditionType, Reason, Seller, TikTokShopIntegrationSpec, TikTokShopIntegrationStatus,
 };
-use tiktok_shop_operator::cluster::{METADATA_ALONE, WatchedIntegration};
+use tiktok_shop_operator::cluster::{METADATA_ALONE, Version, WatchedIntegration};
 use tiktok_shop_operator::tokens::{SecretText, encode};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout_at};
@@ -95,10 +95,10 @@ impl Run<'_> {
         })?;
         let began_at = Utc::now();
         let before = self.now().await?.status.unwrap_or_default();
-        self.write(spec, &code).await?;
+        let written = self.write(spec, &code).await?;
         drop(code);
         self.is_written.set(true);
-        let integration = self.wait(&before, began_at, deadline).await?;
+        let integration = self.wait(&before, written.as_ref(), began_at, deadline).await?;
         self.terminal.clear_progress();
         terminal::print(&self.told(&integration));
         Ok(())
@@ -267,8 +267,8 @@ impl Run<'_> {
         got.ok_or_else(|| self.gone())
     }
 
-    /// Puts the code, and nothing else, into the Secret; where there is none, into a new one.
-    async fn write(&self, spec: &TikTokShopIntegrationSpec, code: &SecretText) -> Result<(), Failure> {
+    /// Puts the code, and nothing else, into the Secret; where there is none, into a new one. The version that it has then.
+    async fn write(&self, spec: &TikTokShopIntegrationSpec, code: &SecretText) -> Result<Option<Version>, Failure> {
         let name = spec.token_secret_ref.name.as_str();
         let value = encode(code.expose());
         let data = BTreeMap::from([(spec.token_secret_ref.keys.auth_code.as_str(), value.as_str())]);
@@ -292,9 +292,13 @@ impl Run<'_> {
         Err(Failure::said("authorize-write", &[("name", name), ("error", &self.messages.text("why-conflict"))]))
     }
 
-    fn written(&self, answer: Result<(), Answer>, verb: &'static str, name: &str) -> Result<(), Failure> {
-        let Err(answer) = answer else { return Ok(()) };
-        Err(match answer.code {
+    fn written(
+        &self,
+        answer: Result<Option<Version>, Answer>,
+        verb: &'static str,
+        name: &str,
+    ) -> Result<Option<Version>, Failure> {
+        answer.map_err(|answer| match answer.code {
             401 => Failure::Unauthorized,
             // An admission policy says more than that.
             403 if answer.error.contains("cannot ") => {
@@ -304,14 +308,14 @@ impl Run<'_> {
         })
     }
 
-    /// Sends a write whose body is wiped when it is sent. Of the answer only a refusal is read.
+    /// Sends a write whose body is wiped when it is sent. Of the answer the new version is read, or a refusal.
     async fn send(
         &self,
         request: http::request::Builder,
         media_type: &str,
         body: &SecretBody<'_>,
         code: &SecretText,
-    ) -> Result<(), Answer> {
+    ) -> Result<Option<Version>, Answer> {
         let broken = |error: &dyn std::fmt::Display| Answer { code: 0, error: one_line(&error.to_string()) };
         // Room for all of it: each time a buffer grows, it leaves a copy behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(4 * LONGEST));
@@ -322,11 +326,12 @@ impl Run<'_> {
         let call = async {
             let response = client.send(request).await.map_err(|error| broken(&crate::errors::root(&error)))?;
             let status = response.status();
-            if status.is_success() {
-                return Ok(());
-            }
-            let answer = http_body_util::BodyExt::collect(http_body_util::Limited::new(response.into_body(), 64 << 10));
+            let answer = http_body_util::BodyExt::collect(http_body_util::Limited::new(response.into_body(), LARGEST));
             let answer = answer.await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            if status.is_success() {
+                let written: Option<WrittenSecret> = serde_json::from_slice(&answer).ok();
+                return Ok(written.and_then(|written| Version::new(&written.metadata.resource_version)));
+            }
             let said: Option<kube::core::Status> = serde_json::from_slice(&answer).ok();
             let said = said.map_or_else(|| format!("HTTP {status}"), |status| one_line(&status.message));
             // Whatever a policy repeats.
@@ -337,10 +342,11 @@ impl Run<'_> {
         tokio::time::timeout(REQUEST_TIMEOUT, call).await.unwrap_or_else(|_| Err(late()))
     }
 
-    /// Until the tokens are there; `before` is the status before the code was.
+    /// Until the tokens are there; `before` is the status before the code was, `written` the Secret's version with it.
     async fn wait(
         &self,
         before: &TikTokShopIntegrationStatus,
+        written: Option<&Version>,
         began_at: DateTime<Utc>,
         deadline: Instant,
     ) -> Result<WatchedIntegration, Failure> {
@@ -365,9 +371,13 @@ impl Run<'_> {
                     continue;
                 }
             };
-            match outcome(&integration, before) {
+            match outcome(&integration, before, written) {
                 Outcome::Alive => return Ok(integration),
                 Outcome::Failed(reason, detail) => return Err(self.failed(&reason, &detail)),
+                Outcome::Used => {
+                    let (namespace, name) = key(&integration);
+                    return Err(Failure::said("authorize-used", &[("name", &name), ("namespace", &namespace)]));
+                }
                 Outcome::Again(reason, detail) => {
                     let why = self.messages.failure(&reason, &detail);
                     if told.as_ref() != Some(&why) {
@@ -392,7 +402,13 @@ impl Run<'_> {
         if let Some(why) = told {
             return Failure::said("authorize-still-failing", &[("seconds", &seconds), ("why", &why)]);
         }
-        let last_write = self.selected.last_status_write().await;
+        let last_write = match self.selected.last_status_write().await {
+            Ok(last_write) => last_write,
+            Err(failure) => {
+                let why = failure.say(self.messages);
+                return Failure::said("authorize-blind", &[("seconds", &seconds), ("why", &why)]);
+            }
+        };
         match last_write {
             Some(time) if time.timestamp() >= began_at.timestamp() => {
                 let time = self.messages.time(time);
@@ -441,6 +457,21 @@ fn refused_as(refused: &Refused) -> Failure {
         Refused::Denied(word) if word == "auth_denied" => Failure::said("authorize-denied", &[]),
         Refused::Denied(word) => Failure::said("authorize-error", &[("error", word)]),
     }
+}
+
+/// The largest answer to a write, in bytes: of the Secret's metadata, or of why not.
+const LARGEST: usize = 1 << 20;
+
+/// What is read of a Secret that was written.
+#[derive(Deserialize)]
+struct WrittenSecret {
+    metadata: WrittenMetadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenMetadata {
+    resource_version: String,
 }
 
 /// What a refused write was answered with.
@@ -495,26 +526,35 @@ enum Outcome {
     Failed(String, String),
     /// It failed, and is tried again.
     Again(String, String),
+    /// The operator has seen the code and presents it no more: it was used or refused before.
+    Used,
     /// Nothing yet.
     Open,
 }
 
-fn outcome(integration: &WatchedIntegration, before: &TikTokShopIntegrationStatus) -> Outcome {
+fn outcome(
+    integration: &WatchedIntegration,
+    before: &TikTokShopIntegrationStatus,
+    written: Option<&Version>,
+) -> Outcome {
     if is_suspended(integration) {
         return Outcome::Failed(Reason::Suspended.as_str().to_owned(), String::new());
     }
     let now =
         integration.status.as_ref().map_or_else(|| Cow::Owned(TikTokShopIntegrationStatus::default()), Cow::Borrowed);
-    let pair = |status: &TikTokShopIntegrationStatus| {
-        let digest = status.observed_token_secret.as_ref().and_then(|secret| secret.tokens_digest.clone());
-        (status.last_refresh_time, digest)
+    let digest = |status: &TikTokShopIntegrationStatus| {
+        status.observed_token_secret.as_ref().and_then(|secret| secret.tokens_digest.clone())
     };
+    // While a code is still to be exchanged there is no digest, whatever tokens stand beside it.
+    let is_renewed = digest(&now).is_some_and(|now_digest| {
+        now.last_refresh_time != before.last_refresh_time || digest(before).is_some_and(|before| before != now_digest)
+    });
     let ready = now.condition(ConditionType::Ready);
     let tried = |status: &TikTokShopIntegrationStatus| {
         (status.last_error.clone(), status.last_attempt_time, status.consecutive_failures)
     };
     match &now.last_error {
-        None if pair(&now) != pair(before) && ready.is_some_and(|ready| ready.status == ConditionStatus::True) => {
+        None if is_renewed && ready.is_some_and(|ready| ready.status == ConditionStatus::True) => {
             return Outcome::Alive;
         }
         Some(error) if tried(&now) != tried(before) => {
@@ -527,6 +567,11 @@ fn outcome(integration: &WatchedIntegration, before: &TikTokShopIntegrationStatu
     let word = |status: &TikTokShopIntegrationStatus| {
         status.condition(ConditionType::Ready).map(|ready| (ready.reason.clone(), ready.message.clone()))
     };
+    if let Some(written) = written
+        && has_put_aside(&now, written)
+    {
+        return Outcome::Used;
+    }
     match ready {
         Some(ready) if word(&now) != word(before) => match ready.known_reason() {
             // A Secret that was just made may not have been seen yet.
@@ -538,6 +583,16 @@ fn outcome(integration: &WatchedIntegration, before: &TikTokShopIntegrationStatu
         },
         _ => Outcome::Open,
     }
+}
+
+/// Has the operator read the Secret with the code in it, and does it present it no more? While a code is still to be
+/// exchanged, no digest of tokens stands in the status; where there are none, the reason tells.
+fn has_put_aside(status: &TikTokShopIntegrationStatus, written: &Version) -> bool {
+    let Some(observed) = &status.observed_token_secret else { return false };
+    let has_seen = Version::new(&observed.resource_version).is_some_and(|seen| seen.covers(written));
+    let is_rejected = status.condition(ConditionType::Ready).and_then(Condition::known_reason)
+        == Some(Reason::AuthorizationCodeRejected);
+    has_seen && (observed.tokens_digest.is_some() || is_rejected)
 }
 
 #[cfg(test)]
@@ -567,6 +622,8 @@ mod tests {
     #[test]
     fn what_became_of_a_code_is_read_from_what_changed_since_it_was_written() {
         let (then, now) = ("2025-01-15T14:00:00Z", "2025-01-15T14:00:30Z");
+        let written = Version::new("5");
+        let at_version = |version: &str, digest: Option<&str>| json!({"uid": "u", "resourceVersion": version, "tokensDigest": digest});
         let seen = |digest: &str| json!({"uid": "u", "resourceVersion": "1", "tokensDigest": digest});
         let living = json!({"conditions": ready("True", "TokenValid"), "lastRefreshTime": then, "observedTokenSecret": seen("a")});
         let dead = json!({
@@ -622,6 +679,30 @@ mod tests {
                 Outcome::Again("NetworkError".to_owned(), "said so".to_owned()),
             ),
             (
+                "seen beside living tokens, and put aside",
+                &living,
+                json!({"conditions": ready("True", "TokenValid"), "lastRefreshTime": then, "observedTokenSecret": at_version("6", Some("a"))}),
+                Outcome::Used,
+            ),
+            (
+                "seen beside living tokens, and still to be exchanged",
+                &living,
+                json!({"conditions": ready("True", "TokenValid"), "lastRefreshTime": then, "observedTokenSecret": at_version("6", None)}),
+                Outcome::Open,
+            ),
+            (
+                "the one that was refused before, without tokens",
+                &json!({"conditions": ready("False", "AuthorizationCodeRejected"), "observedTokenSecret": at_version("5", None)}),
+                json!({"conditions": ready("False", "AuthorizationCodeRejected"), "observedTokenSecret": at_version("5", None)}),
+                Outcome::Used,
+            ),
+            (
+                "another one than that which was refused, not seen yet",
+                &json!({"conditions": ready("False", "AuthorizationCodeRejected"), "observedTokenSecret": at_version("4", None)}),
+                json!({"conditions": ready("False", "AuthorizationCodeRejected"), "observedTokenSecret": at_version("4", None)}),
+                Outcome::Open,
+            ),
+            (
                 "the operator may not write the Secret",
                 &dead,
                 json!({"conditions": ready("False", "TokenSecretForbidden")}),
@@ -629,11 +710,11 @@ mod tests {
             ),
         ] {
             let before = serde_json::from_value(before.clone()).unwrap();
-            assert_eq!(outcome(&integration(false, &after), &before), expected, "{sentence}");
+            assert_eq!(outcome(&integration(false, &after), &before, written.as_ref()), expected, "{sentence}");
         }
         let before = serde_json::from_value(living.clone()).unwrap();
         assert_eq!(
-            outcome(&integration(true, &living), &before),
+            outcome(&integration(true, &living), &before, written.as_ref()),
             Outcome::Failed("Suspended".to_owned(), String::new()),
             "suspended meanwhile"
         );

@@ -2,19 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::{Stream, StreamExt as _};
-use hyper_util::client::proxy::matcher::Matcher;
 use kube::api::ListParams;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use tiktok_shop_operator::api::names::FIELD_MANAGER;
-use tiktok_shop_operator::cluster::WatchedIntegration;
+use tiktok_shop_operator::cluster::{WatchedIntegration, pass_by_proxy};
 
 use crate::args::{Common, Selection};
 use crate::errors::{Failure, NoSuch, chain};
@@ -23,6 +23,9 @@ use crate::terminal::complain;
 
 /// Of one request, all of it; of a list, each page.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Of the request for what is said at the end of a wait that was long enough.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Names suggested at most.
 const SUGGESTIONS: usize = 3;
@@ -37,6 +40,9 @@ pub fn key(integration: &WatchedIntegration) -> Key {
 
 /// What the list and the watch after it tell, in one stream that survives dropped connections.
 pub type Events = Pin<Box<dyn Stream<Item = watcher::Result<Event<WatchedIntegration>>>>>;
+
+/// When the operator last wrote a status, as far as the API server tells; `None` where it never did.
+pub type LastWrite = Result<Option<DateTime<Utc>>, Failure>;
 
 /// The integrations that are meant.
 pub struct Selected {
@@ -57,12 +63,46 @@ pub struct Listed {
     pub left_out: Vec<String>,
 }
 
-/// The kubeconfig that is named, or the usual one.
+/// The kubeconfig that is named, or the usual one. Of several that `KUBECONFIG` names, those that are there, as kubectl has
+/// it.
 pub fn read_kubeconfig(common: &Common) -> Result<Kubeconfig, KubeconfigError> {
-    match &common.kubeconfig {
-        Some(path) => Kubeconfig::read_from(path),
-        None => Kubeconfig::read(),
+    if let Some(path) = &common.kubeconfig {
+        return Kubeconfig::read_from(path);
     }
+    let (mut merged, mut absent) = (None, None);
+    for path in paths_of_environment() {
+        match Kubeconfig::read_from(path) {
+            Err(error) if is_absent(&error) => _ = absent.get_or_insert(error),
+            read => merged = Some(merged.unwrap_or_else(Kubeconfig::default).merge(read?)?),
+        }
+    }
+    match (merged, absent) {
+        (Some(kubeconfig), _) => Ok(kubeconfig),
+        (None, Some(error)) => Err(error),
+        (None, None) => Kubeconfig::read(),
+    }
+}
+
+/// The files that `KUBECONFIG` names.
+fn paths_of_environment() -> Vec<PathBuf> {
+    let named = std::env::var_os("KUBECONFIG").unwrap_or_default();
+    std::env::split_paths(&named).filter(|path| !path.as_os_str().is_empty()).collect()
+}
+
+fn is_absent(error: &KubeconfigError) -> bool {
+    match error {
+        KubeconfigError::ReadConfig(error, _) => error.kind() == ErrorKind::NotFound,
+        KubeconfigError::FindPath => true,
+        _ => false,
+    }
+}
+
+/// The user that the context names, where the kubeconfig has no such one: kube would go on as nobody.
+fn missing_user(kubeconfig: &Kubeconfig, context: Option<&String>) -> Option<String> {
+    let name = context.or(kubeconfig.current_context.as_ref())?;
+    let context = kubeconfig.contexts.iter().find(|context| context.name == *name)?.context.as_ref()?;
+    let user = context.user.as_ref().filter(|user| !user.is_empty())?;
+    (!kubeconfig.auth_infos.iter().any(|known| known.name == *user)).then(|| user.clone())
 }
 
 /// A client of the cluster that is meant, with the context's namespace.
@@ -71,30 +111,26 @@ pub async fn connect(common: &Common) -> Result<(Client, String, String), Failur
     let is_named = common.kubeconfig.is_some() || common.context.is_some();
     let mut config = match read_kubeconfig(common) {
         Ok(kubeconfig) => {
+            if let Some(user) = missing_user(&kubeconfig, common.context.as_ref()) {
+                return Err(Failure::said("error-no-user", &[("name", &one_line(&user))]));
+            }
             let contexts: Vec<_> = kubeconfig.contexts.iter().map(|context| context.name.clone()).collect();
             let read = Config::from_custom_kubeconfig(kubeconfig, &options).await;
             read.map_err(|error| Failure::of_kubeconfig(&error, contexts))?
         }
-        Err(KubeconfigError::ReadConfig(error, _)) if !is_named && error.kind() == ErrorKind::NotFound => {
-            Config::incluster().map_err(|_| Failure::NoKubeconfig)?
-        }
-        Err(KubeconfigError::FindPath) if !is_named => Config::incluster().map_err(|_| Failure::NoKubeconfig)?,
+        Err(error) if !is_named && is_absent(&error) => Config::incluster().map_err(|_| {
+            if paths_of_environment().is_empty() {
+                Failure::NoKubeconfig
+            } else {
+                Failure::of_kubeconfig(&error, Vec::new())
+            }
+        })?,
         Err(error) => return Err(Failure::of_kubeconfig(&error, Vec::new())),
     };
-    if config.proxy_url.is_some() && config.proxy_url == environment_proxy() {
-        // kube 5.0 holds NO_PROXY against the proxy's address, not against the API server's.
-        let proxied = Matcher::from_env().intercept(&config.cluster_url).is_some();
-        config.proxy_url = config.proxy_url.filter(|_| proxied);
-    }
+    pass_by_proxy(&mut config);
     let (server, namespace) = (config.cluster_url.to_string(), config.default_namespace.clone());
     let client = Client::try_from(config).map_err(|error| Failure::Kubeconfig(chain(&error)))?;
     Ok((client, server.trim_end_matches('/').to_owned(), namespace))
-}
-
-/// The proxy that the environment names, as kube reads it.
-fn environment_proxy() -> Option<http::Uri> {
-    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    set("HTTPS_PROXY").or_else(|| set("https_proxy"))?.parse().ok()
 }
 
 impl Selected {
@@ -214,20 +250,22 @@ impl Selected {
         items.map(|item| (item.namespace().unwrap_or_default(), item.name_any())).collect()
     }
 
-    /// When the operator last wrote a status here, as the API server has it; of the first integrations where there are many.
-    pub async fn last_status_write(&self) -> Option<DateTime<Utc>> {
+    /// When the operator last wrote a status here; of the first integrations where there are many.
+    pub async fn last_status_write(&self) -> LastWrite {
         let api: Api<WatchedIntegration> = match &self.namespace {
             Some(namespace) => self.api(namespace),
             None => Api::all(self.client.clone()),
         };
         let params = ListParams::default().limit(500);
-        let list = tokio::time::timeout(REQUEST_TIMEOUT, api.list_metadata(&params)).await.ok()?.ok()?;
+        let list = tokio::time::timeout(LAST_WORD_TIMEOUT, api.list_metadata(&params)).await;
+        let list = list.map_err(|_| Failure::Slow(LAST_WORD_TIMEOUT.as_secs()))?;
+        let list = list.map_err(|error| self.failure(&error, "list", self.namespace.as_deref()))?;
         let writes = list.items.iter().flat_map(ResourceExt::managed_fields);
         let of_status = writes.filter(|write| {
             write.subresource.as_deref() == Some("status") && write.manager.as_deref() == Some(FIELD_MANAGER)
         });
-        let seconds = of_status.filter_map(|write| Some(write.time.as_ref()?.0.as_second())).max()?;
-        DateTime::from_timestamp(seconds, 0)
+        let seconds = of_status.filter_map(|write| Some(write.time.as_ref()?.0.as_second())).max();
+        Ok(seconds.and_then(|seconds| DateTime::from_timestamp(seconds, 0)))
     }
 }
 

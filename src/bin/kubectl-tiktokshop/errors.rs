@@ -147,6 +147,11 @@ impl Failure {
         matches!(self, Self::Forbidden { .. } | Self::Unauthorized | Self::NotInstalled | Self::Selection(_))
     }
 
+    /// Is the command line itself wrong?
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, Self::Selection(_))
+    }
+
     /// In one line; one for each name that is not there.
     pub fn say(&self, messages: &Messages) -> String {
         match self {

@@ -53,7 +53,7 @@ fn main() -> ExitCode {
             block_on(async {
                 carry_out(&cli, &messages).await.unwrap_or_else(|failure| {
                     complain(&failure.say(&messages));
-                    FAILED
+                    if failure.is_usage() { USAGE } else { FAILED }
                 })
             })
         }

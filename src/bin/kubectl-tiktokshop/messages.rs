@@ -118,10 +118,16 @@ impl Messages {
     }
 }
 
-/// A text without line breaks and control characters: what others wrote must not steer a terminal.
+/// A text without line breaks, control characters and marks that turn the direction of writing: what others wrote must not
+/// steer a terminal.
 pub fn one_line(text: &str) -> String {
-    let visible: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let visible: String = text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).collect();
     visible.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Is it one of Unicode's marks for the direction of writing (UAX #9)?
+const fn turns(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -215,5 +221,6 @@ mod tests {
     #[test]
     fn what_others_wrote_can_not_steer_a_terminal() {
         assert_eq!(one_line("a\u{1b}[2Jb\r\n c"), "a [2Jb c");
+        assert_eq!(one_line("a\u{202e}cb\u{2066}d"), "a cb d");
     }
 }

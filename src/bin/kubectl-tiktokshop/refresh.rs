@@ -380,7 +380,11 @@ impl Run<'_> {
             ("StillUnderWay", self.messages.with("why-still-under-way", &[("timeout", &timeout)]))
         } else {
             let seconds = self.last_news.elapsed().as_secs().to_string();
-            let (count, last_write) = (self.open.len().to_string(), selected.last_status_write().await);
+            let last_write = match selected.last_status_write().await {
+                Ok(last_write) => last_write,
+                Err(failure) => return self.blind(&failure),
+            };
+            let count = self.open.len().to_string();
             let values = [("count", count.as_str()), ("seconds", &seconds)];
             // Status has whole seconds.
             self.complain_once(match last_write {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::args::{Output, StatusArgs};
-use crate::cluster::{Events, Key, Listed, Selected, key, last_word};
+use crate::cluster::{Events, Key, LastWrite, Listed, Selected, key, last_word};
 use crate::errors::{Failure, place};
 use crate::judge::{hours_until, is_suspended, overdue_since};
 use crate::messages::{Messages, one_line};
@@ -95,7 +95,7 @@ pub async fn status(
     };
     selected.say_left_out(&left_out, messages);
     let mut view =
-        View { selected, messages, terminal, known: found, last_write: None, looked_at: None, complaint: None };
+        View { selected, messages, terminal, known: found, last_write: Ok(None), looked_at: None, complaint: None };
     if !options.watch {
         view.show(options.output).await;
         return Ok(0);
@@ -114,7 +114,7 @@ struct View<'a> {
     terminal: Terminal,
     known: BTreeMap<Key, WatchedIntegration>,
     /// When the operator last wrote a status here; asked only where integrations are overdue.
-    last_write: Option<DateTime<Utc>>,
+    last_write: LastWrite,
     looked_at: Option<Instant>,
     /// Why nothing can be heard at present.
     complaint: Option<String>,
@@ -125,7 +125,7 @@ impl View<'_> {
     async fn show(&mut self, output: Output) {
         let rows = self.rows().await;
         if output == Output::Json {
-            let summary = summary(&rows, self.last_write);
+            let summary = summary(&rows, &self.last_write);
             print_json(&Document { results: &rows, summary });
             return;
         }
@@ -243,11 +243,11 @@ impl View<'_> {
 
     /// What is to be said of an operator that lets integrations lie.
     fn notice(&self, rows: &[Row]) -> Option<String> {
-        if operator_seems_to_run(rows, self.last_write) {
+        if operator_seems_to_run(rows, &self.last_write) {
             return None;
         }
         let count = rows.iter().filter(|row| row.overdue).count().to_string();
-        let last = last_word(self.last_write, self.messages);
+        let last = last_word(self.last_write.as_ref().copied().unwrap_or_default(), self.messages);
         Some(self.messages.with("no-operator", &[("count", &count), ("last", &last)]))
     }
 
@@ -258,7 +258,7 @@ impl View<'_> {
         rows.sort_by_key(|row| (Reverse(row.expires_at.is_some()), row.expires_at));
         // Not at each of many changes.
         let is_long_ago = self.looked_at.is_none_or(|looked_at| looked_at.elapsed() >= REDRAW);
-        if is_long_ago && !operator_seems_to_run(&rows, self.last_write) {
+        if is_long_ago && !operator_seems_to_run(&rows, &self.last_write) {
             self.last_write = self.selected.last_status_write().await;
             self.looked_at = Some(Instant::now());
         }
@@ -352,7 +352,7 @@ fn row(integration: &WatchedIntegration, now: DateTime<Utc>) -> Row {
     }
 }
 
-fn summary(rows: &[Row], last_write: Option<DateTime<Utc>>) -> Summary {
+fn summary(rows: &[Row], last_write: &LastWrite) -> Summary {
     let count = |ready: &str| rows.iter().filter(|row| row.ready == Some(ready)).count();
     let (ready, not_ready) = (count(ConditionStatus::True.as_str()), count(ConditionStatus::False.as_str()));
     Summary {
@@ -366,8 +366,10 @@ fn summary(rows: &[Row], last_write: Option<DateTime<Utc>>) -> Summary {
     }
 }
 
-/// False where integrations are overdue, and since then nothing was tried and no status written.
-fn operator_seems_to_run(rows: &[Row], last_write: Option<DateTime<Utc>>) -> bool {
+/// False where integrations are overdue, and since then nothing was tried and no status written. What could not be asked
+/// is held against nobody.
+fn operator_seems_to_run(rows: &[Row], last_write: &LastWrite) -> bool {
+    let Ok(last_write) = *last_write else { return true };
     let earliest = rows.iter().filter_map(|row| row.overdue_since).min();
     let mut signs = rows.iter().filter_map(|row| row.attempted_at).chain(last_write);
     earliest.is_none_or(|earliest| signs.any(|at| at >= earliest))
@@ -381,10 +383,14 @@ impl Row {
         error.map(|error| error.reason.as_str()).or(self.reason.as_deref())
     }
 
+    fn is_well(&self) -> bool {
+        !self.overdue && self.reason.as_deref() == Some(Reason::TokenValid.as_str())
+    }
+
     fn colour(&self) -> Option<Colour> {
         match (self.ready, self.last_error.is_some()) {
             _ if self.suspended => None,
-            (Some("True"), false) => Some(Colour::Green),
+            (Some("True"), false) if self.is_well() => Some(Colour::Green),
             (Some("False"), _) => Some(Colour::Red),
             _ => Some(Colour::Yellow),
         }

@@ -1,11 +1,13 @@
 //! What a terminal can show, and the lines that go to it.
 
 use std::fs::File;
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Read as _, Write as _};
 
 use terminal_size::{Height, Width, terminal_size_of};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use zeroize::Zeroizing;
+
+use crate::FAILED;
 
 /// Where the output goes and what may stand in it.
 #[derive(Clone, Copy, Debug)]
@@ -249,15 +251,20 @@ pub enum Colour {
     Yellow = 33,
 }
 
-/// Writes to standard output. Ends the process where nobody reads it any more, as `head` does.
+/// Writes to standard output. Ends the process where that can't be done: without a word where nobody reads it any more, as
+/// `head` does.
 pub fn print(text: &str) {
     print_to(&std::io::stdout(), text);
 }
 
 fn print_to(out: &std::io::Stdout, text: &str) {
     let mut out = out.lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-        std::process::exit(1);
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        if error.kind() != ErrorKind::BrokenPipe {
+            let error = crate::errors::without_number(&error.to_string());
+            complain(&format!("failed to write to standard output: {error}"));
+        }
+        std::process::exit(FAILED.into());
     }
 }
 

@@ -601,3 +601,17 @@ pub(crate) fn hint(name_part: &str) -> String {
     }
     text
 }
+
+/// A standard output that nobody reads any more, as `head` leaves it.
+#[must_use]
+pub fn closed_output() -> Stdio {
+    let (reader, writer) = io::pipe().expect("the system has pipes");
+    drop(reader);
+    writer.into()
+}
+
+/// A standard output on a disk that is full.
+#[must_use]
+pub fn full_output() -> Stdio {
+    File::options().write(true).open("/dev/full").expect("Linux has /dev/full").into()
+}
