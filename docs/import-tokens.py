@@ -5,8 +5,8 @@
 
 The table is CSV with a head line. Columns: name (of the integration; its Secret is NAME-tokens),
 access_token, access_token_expire_in, refresh_token, refresh_token_expire_in, and, where there are,
-team_id and active. Expiries are Unix seconds, or times such as 2026-11-24T01:45:47Z (without a zone:
-UTC). What is not active becomes a suspended integration.
+team_id and active; no others. Expiries are Unix seconds, or times such as 2026-11-24T01:45:47Z or
+2026-11-24 08:45:47.5+07 (without a zone: UTC). What is not active becomes a suspended integration.
 
 Nothing is printed before the whole table is in order; errors name lines and columns, never values.
 """
@@ -15,11 +15,20 @@ import argparse
 import csv
 import datetime
 import json
+import os
 import re
 import sys
 
 TOKENS = ["access_token", "access_token_expire_in", "refresh_token", "refresh_token_expire_in"]
+COLUMNS = ["name", *TOKENS, "team_id", "active"]
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+# ISO 8601 as programs and databases write it; what fromisoformat takes depends on the version of Python.
+TIME = re.compile(
+    r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"([ T](?P<clock>[0-9]{2}:[0-9]{2}(:[0-9]{2})?)([.][0-9]+)?"
+    r"(Z|(?P<sign>[+-])(?P<hours>[01][0-9]|2[0-3])(:?(?P<minutes>[0-5][0-9]))?)?)?"
+)
+UNIX = re.compile(r"[0-9]{9,12}")
 YES, NO = {"1", "t", "true", "y", "yes"}, {"0", "f", "false", "n", "no"}
 
 
@@ -29,12 +38,18 @@ class Wrong(Exception):
 
 def seconds(text):
     """A time as Unix seconds."""
-    if re.fullmatch(r"[0-9]{9,12}", text):
+    if UNIX.fullmatch(text):
         return text
-    time = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
-    if time.tzinfo is None:
-        time = time.replace(tzinfo=datetime.timezone.utc)
-    return str(int(time.timestamp()))
+    time = TIME.fullmatch(text)
+    if not time:
+        raise ValueError
+    local = datetime.datetime.fromisoformat(f"{time['date']} {time['clock'] or '00:00'}")
+    offset = 60 * int(time["hours"] or 0) + int(time["minutes"] or 0)
+    east = -1 if time["sign"] == "-" else 1
+    text = str(int(local.replace(tzinfo=datetime.timezone.utc).timestamp()) - 60 * east * offset)
+    if not UNIX.fullmatch(text):
+        raise ValueError
+    return text
 
 
 def objects(row, options):
@@ -76,14 +91,30 @@ def objects(row, options):
     ]
 
 
+def shown(name):
+    """In quotes, on one line."""
+    return json.dumps(name, ensure_ascii=False)
+
+
+def head(columns):
+    """Refuses columns that would be left out: a misspelt "active" would import inactive shops as active."""
+    missing = [column for column in ["name", *TOKENS] if column not in columns]
+    if missing:
+        raise Wrong(f"the head line lacks {', '.join(missing)}")
+    for column in columns:
+        if column not in COLUMNS:
+            raise Wrong(f"the column {shown(column)} is none of {', '.join(COLUMNS)}")
+        if columns.count(column) > 1:
+            raise Wrong(f"the column {shown(column)} stands there twice")
+
+
 def table(file, options):
     """All objects of a table."""
     reader = csv.DictReader(file, strict=True)
     items, names, tokens = [], set(), set()
     try:
-        missing = [column for column in ["name", *TOKENS] if column not in (reader.fieldnames or [])]
-        if missing:
-            raise Wrong(f"the head line lacks {', '.join(missing)}")
+        reader.fieldnames = [column.strip() for column in reader.fieldnames or []]
+        head(reader.fieldnames)
         for row in reader:
             if None in row or None in row.values():
                 raise Wrong("it has another number of columns than the head line")
@@ -111,14 +142,27 @@ def main():
     parser.add_argument("--namespace", required=True, help="of Secrets and integrations")
     parser.add_argument("--app-secret", required=True, help="the Secret with the app's key and secret")
     options = parser.parse_args()
-    sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict", newline="")
     try:
+        # Python has none where a shell closed it.
+        if sys.stdin is None:
+            raise Wrong("failed to read: standard input is closed")
+        if sys.stdout is None:
+            raise Wrong("failed to write: standard output is closed")
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict", newline="")
         items = table(sys.stdin, options)
-    except (Wrong, UnicodeDecodeError) as error:
-        text = error if isinstance(error, Wrong) else "the table is not UTF-8"
-        sys.exit(f"import-tokens: {text}")
-    json.dump({"apiVersion": "v1", "kind": "List", "items": items}, sys.stdout, indent=1)
-    print()
+    except Wrong as error:
+        sys.exit(f"import-tokens: {error}")
+    except UnicodeDecodeError:
+        sys.exit("import-tokens: the table is not UTF-8")
+    except OSError as error:
+        sys.exit(f"import-tokens: failed to read: {error.strerror}")
+    try:
+        print(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=1), flush=True)
+    except OSError as error:
+        # What is left in the buffer would fail once more at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Who reads no more has said why.
+        sys.exit(1 if isinstance(error, BrokenPipeError) else f"import-tokens: failed to write: {error.strerror}")
 
 
 main()
