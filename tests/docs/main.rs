@@ -16,8 +16,14 @@
 //! | `yaml,file=NAME` (or another language) | written to that file of the page's folder |
 //! | `sh,norun` | not run; a comment `<!-- norun: why -->` stands before it |
 //!
-//! A page begins with the operator at work and shop `shop-1` in namespace `shops`, or, after a line
-//! `<!-- begins with: nothing -->`, with an empty cluster.
+//! # What a page begins with
+//!
+//! The operator at work and shop `shop-1` in namespace `shops`, where no other line says so:
+//!
+//! | line | what there is |
+//! |---|---|
+//! | `<!-- begins with: nothing -->` | an empty cluster |
+//! | `<!-- begins with: a release of the chart -->` | the chart, installed by helm as the README says, and no shop |
 
 mod import;
 mod markdown;

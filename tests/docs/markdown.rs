@@ -60,6 +60,28 @@ pub struct Page {
     pub comments: Vec<String>,
 }
 
+/// What a page's reader has when the page begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// The operator at work, and a shop.
+    AtWork,
+    /// An empty cluster.
+    Nothing,
+    /// The chart, installed; no shop.
+    Release,
+}
+
+impl Page {
+    pub fn begins(&self) -> Begins {
+        match self.comments.iter().find_map(|comment| comment.strip_prefix("begins with: ")) {
+            None => Begins::AtWork,
+            Some("nothing") => Begins::Nothing,
+            Some("a release of the chart") => Begins::Release,
+            Some(what) => panic!("{} begins with {what:?}: what is that?", self.path.display()),
+        }
+    }
+}
+
 /// The root of the tree.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

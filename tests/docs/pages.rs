@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use tiktok_shop_operator::{api::Reason, settings};
 
-use crate::markdown::{self, Page, root};
+use crate::markdown::{self, Begins, Page, root};
 
 const BOOK: &str = "docs/src";
 
@@ -156,6 +156,17 @@ fn a_flag_that_is_a_value_of_another_name_is_named_with_it() {
         let said = section.split("\n|").next().unwrap_or_default();
         let named: BTreeSet<&str> = said.split('`').filter_map(|code| code.strip_prefix("--")).collect();
         assert_eq!(named, of_another_name, "the flags that {path} says to be values of another name");
+    }
+}
+
+/// On a release that is there, `helm install` fails: the name is in use.
+#[test]
+fn a_page_for_those_who_have_a_release_does_not_have_them_install_one() {
+    for path in ["docs/src/upgrade.md", "docs/src/uninstall.md"] {
+        let page = markdown::read(Path::new(path));
+        assert_eq!(page.begins(), Begins::Release, "what {path} begins with");
+        let installs = page.blocks.iter().find(|block| block.text.contains("helm install"));
+        assert!(installs.is_none(), "{path} has its reader install again: {installs:?}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use futures::StreamExt as _;
 
-use crate::markdown::{self, Block, Page};
+use crate::markdown::{self, Begins, Block, Page};
 use crate::matching::compare;
 use crate::stage::{Ran, Stage};
 
@@ -28,8 +28,11 @@ async fn every_command_of_the_documentation_runs_and_prints_what_is_shown() {
 
 /// Does what a page says, from its top.
 async fn follow(page: &Page) -> Result<(), String> {
-    let from_nothing = page.comments.iter().any(|comment| comment == "begins with: nothing");
-    let stage = if from_nothing { Stage::empty().await } else { Stage::with_a_shop().await };
+    let stage = match page.begins() {
+        Begins::AtWork => Stage::with_a_shop().await,
+        Begins::Nothing => Stage::empty().await,
+        Begins::Release => Stage::with_a_release().await,
+    };
     if page.blocks.iter().any(|block| block.is_run() && block.text.contains("helm ")) {
         stage.with_helm().await;
     }

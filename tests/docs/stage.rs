@@ -121,6 +121,18 @@ impl Stage {
         stage
     }
 
+    /// A cluster with a release of the chart, and the operator at work as the release has it.
+    pub async fn with_a_release() -> Self {
+        let stage = Self::empty().await;
+        stage.with_helm().await;
+        let installed = stage
+            .run("helm install tiktok-shop-operator charts/tiktok-shop-operator -n tiktok-shop-operator --create-namespace")
+            .await;
+        assert!(installed.ok, "the chart can be installed: {}", installed.output);
+        stage.settle().await;
+        stage
+    }
+
     fn operator(&self, namespace: &str, name: &str, token: &str) -> Builder {
         let journal = self.journals.path().join(format!("{namespace}-{name}"));
         std::fs::create_dir_all(&journal).expect("a folder can be made");
@@ -134,8 +146,10 @@ impl Stage {
 
     /// Puts `helm` on the path; it is built the first time.
     pub async fn with_helm(&self) {
-        let path = tool("helm").await;
-        symlink(path, self.folder.path().join(".bin/helm")).expect("a link can be made");
+        let (path, link) = (tool("helm").await, self.folder.path().join(".bin/helm"));
+        if !link.exists() {
+            symlink(path, link).expect("a link can be made");
+        }
     }
 
     /// What a reader would write in place of what a page shows.
