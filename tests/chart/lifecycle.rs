@@ -29,20 +29,25 @@ async fn shell(script: &str, folder: &Path) -> bool {
     command.status().await.expect("bash runs").success()
 }
 
-/// A chart as an earlier version had it: a lower version, and a CRD with a column less.
-async fn older(folder: &Path) -> PathBuf {
-    let copied = shell("cp -R charts/tiktok-shop-operator \"$FOLDER/older\"", folder).await;
+/// A copy of the chart with something else in its files: which file, what, and what instead.
+async fn edited(folder: &Path, edits: &[(&str, &str, &str)]) -> PathBuf {
+    let copied = shell("cp -R charts/tiktok-shop-operator \"$FOLDER/edited\"", folder).await;
     assert!(copied, "the chart can be copied");
-    let older = folder.join("older");
-    let edit = |file: &str, from: &str, to: &str| {
-        let path = older.join(file);
+    let copy = folder.join("edited");
+    for (file, from, to) in edits {
+        let path = copy.join(file);
         let text = std::fs::read_to_string(&path).expect("the chart has this file");
         assert!(text.contains(from), "{file} has no {from:?}");
         std::fs::write(path, text.replacen(from, to, 1)).expect("a file can be written");
-    };
-    edit("Chart.yaml", &format!("version: {}", env!("CARGO_PKG_VERSION")), "version: 0.0.1");
-    edit("files/crd.yaml", "name: Team", "name: Crew");
-    older
+    }
+    copy
+}
+
+/// A chart as an earlier version had it: a lower version, and a CRD with a column less.
+async fn older(folder: &Path) -> PathBuf {
+    let version = format!("version: {}", env!("CARGO_PKG_VERSION"));
+    let edits = [("Chart.yaml", &*version, "version: 0.0.1"), ("files/crd.yaml", "name: Team", "name: Crew")];
+    edited(folder, &edits).await
 }
 
 /// The chart of the previous commit, where there is one that had a chart.
@@ -127,6 +132,30 @@ async fn integrations_survive_upgrade_rollback_and_removal() {
     assert_eq!(uids(&stage).await, before, "a release that gives the CRD up leaves it");
     works("without the CRD").await;
     simulator.assert_no_violations().await;
+}
+
+/// Why the pages say `--reset-then-reuse-values`: with `--reuse-values` a value that is new in a chart has none.
+#[tokio::test]
+async fn an_upgrade_that_lacks_a_value_of_the_new_chart_is_refused_and_one_that_resets_is_not() {
+    let plane = ControlPlane::shared().await;
+    let helm = Helm::of(plane).await;
+    let namespace = plane.create_namespace("chart").await;
+    let values = json!({"crds": {"enabled": false}, "replicas": 2, "rbac": {"create": false, "aggregateRoles": false}});
+    helm.install(&namespace, RELEASE, &values).await;
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let edits = [
+        ("values.schema.json", "\"required\": [", "\"required\": [\"new\","),
+        ("values.schema.json", "\"properties\": {", "\"properties\": {\"new\": {\"type\": \"string\"},"),
+        ("values.yaml", "replicas: 1\n", "replicas: 1\nnew: one\n"),
+    ];
+    let newer = edited(folder.path(), &edits).await;
+    let newer = newer.to_str().expect("its path is text");
+    let args = ["upgrade", RELEASE, newer, "-n", &namespace];
+    let reused = helm.run(&[&args[..], &["--reuse-values"]].concat(), None).await;
+    assert!(!reused.ok && reused.stderr.contains("missing property 'new'"), "{reused:?}");
+    helm.ok(&[&args[..], &["--reset-then-reuse-values"]].concat(), None).await;
+    let stored = deployment(plane, &namespace, RELEASE).await;
+    assert_eq!(stored.spec.and_then(|spec| spec.replicas), Some(2), "what was set is kept");
 }
 
 /// The blocks of code in a section of the README; the language after the fence is left off.
