@@ -102,17 +102,15 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
 
 async fn serve(settings: Settings) -> Result<(), RunError> {
     // First of all: from here on a SIGTERM is an orderly end, not a death.
-    let signals = Signals::listen().map_err(RunError::Runtime)?;
+    let mut signals = Signals::listen().map_err(RunError::Runtime)?;
     let metrics = Arc::new(metrics_of(&settings));
     let Clients { tiktok, authorization, shops } = tiktok_clients(&settings, &metrics)?;
     let port = Port::open(settings.listen)?;
-    let cluster = Cluster::infer().await.map_err(|error| RunError::NoCluster(Box::new(error)))?;
-    match cluster.serves_integrations().await {
-        Ok(true) => {}
-        Ok(false) => return Err(RunError::NoCrd),
-        Err(ApiError::Forbidden(why)) => return Err(RunError::Refused(why)),
-        Err(error) => return Err(RunError::Unreachable(error)),
-    }
+    let cluster = tokio::select! {
+        found = find_cluster() => found?,
+        // Nothing was begun.
+        () = signals.next() => return Ok(()),
+    };
     let process = random_id();
     let (journal, left) = match &settings.journal_dir {
         Some(dir) => {
@@ -181,6 +179,17 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
         journal.close();
     }
     if lost > 0 { Err(RunError::Lost(lost)) } else { Ok(()) }
+}
+
+/// The cluster, which must serve the custom resource.
+async fn find_cluster() -> Result<Cluster, RunError> {
+    let cluster = Cluster::infer().await.map_err(|error| RunError::NoCluster(Box::new(error)))?;
+    match cluster.serves_integrations().await {
+        Ok(true) => Ok(cluster),
+        Ok(false) => Err(RunError::NoCrd),
+        Err(ApiError::Forbidden(why)) => Err(RunError::Refused(why)),
+        Err(error) => Err(RunError::Unreachable(error)),
+    }
 }
 
 /// The clients of TikTok's endpoints.
@@ -265,12 +274,18 @@ impl Signals {
         }
     }
 
-    /// The first signal drains, the second ends at once.
+    /// The first signal drains. After it, Ctrl-C is that of a person who will not wait, and ends at once; another SIGTERM
+    /// says what was said.
     async fn watch(mut self, stop: watch::Sender<bool>) {
         self.next().await;
         stop.send_replace(true);
-        self.next().await;
-        tracing::error!("a second signal: ending at once");
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => tracing::info!("SIGTERM once more: what is in flight is stored first"),
+                _ = self.interrupt.recv() => break,
+            }
+        }
+        tracing::error!("interrupted while stopping: ending at once");
         std::process::exit(1);
     }
 }

@@ -231,7 +231,10 @@ fn take_in_unsaid_rejection(entry: &mut Entry, now: DateTime<Utc>) -> Option<(Ev
         Ordering::Equal => entry.status.last_error.as_ref().and_then(LastError::known_reason) == Some(reason),
         Ordering::Greater => true,
     });
-    if is_said {
+    // The note is of the last answer; one to a request is said where the request is.
+    let is_of_request = held.handled.is_some() && entry.request.as_deref() == held.handled.as_deref();
+    let is_request_said = entry.status.last_handled_refresh_request.as_deref() == held.handled.as_deref();
+    if is_said && (is_request_said || !is_of_request) {
         return None;
     }
     let code = rejected.code.map(|code| format!(" (code {code})")).unwrap_or_default();

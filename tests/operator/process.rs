@@ -254,7 +254,7 @@ async fn it_is_alive_at_once_ready_with_its_lists_and_serves_nothing_else() {
 
 /// Signals: SIGTERM and SIGINT end it in order, a second one at once.
 #[tokio::test]
-async fn the_first_signal_ends_it_in_order_and_the_second_at_once() {
+async fn the_first_signal_ends_it_in_order_and_ctrl_c_after_it_at_once() {
     let stage = Stage::new().await;
     stage.shop("shop", PLENTY).await;
     for signal in [Signal::TERM, Signal::INT] {
@@ -272,8 +272,41 @@ async fn the_first_signal_ends_it_in_order_and_the_second_at_once() {
     let stopping = |line: &str| line.contains("stopping");
     operator.process().wait_for_line(stopping, SOON).await.unwrap_or_else(|error| panic!("{error}"));
     operator.process().signal(Signal::TERM);
-    assert_eq!(operator.wait_exit(Duration::from_secs(5)).await.code(), Some(1), "who insists is heard");
+    let again = |line: &str| line.contains("SIGTERM once more");
+    operator.process().wait_for_line(again, SOON).await.unwrap_or_else(|error| panic!("{error}"));
     stage.simulator.release(held.id).await;
+    assert_eq!(
+        operator.wait_exit(SOON).await.code(),
+        Some(0),
+        "what was in flight is stored, however often it is told"
+    );
+    stage.wait_refreshed("shop", "now", SOON).await;
+
+    let operator = stage.operator().flag("request-timeout", "60s").start();
+    operator.wait_ready(SOON).await;
+    stage.simulator.add_fault(Fault::once(Action::hold(Point::BeforeProcessing))).await;
+    stage.request("shop", "again").await;
+    let held = stage.simulator.wait_for_held("shop", Point::BeforeProcessing, SOON).await;
+    operator.process().signal(Signal::TERM);
+    operator.process().wait_for_line(stopping, SOON).await.unwrap_or_else(|error| panic!("{error}"));
+    operator.process().signal(Signal::INT);
+    assert_eq!(operator.wait_exit(SOON).await.code(), Some(1), "a person who insists is heard");
+    stage.simulator.release(held.id).await;
+}
+
+/// A signal while the API server does not answer yet.
+#[tokio::test]
+async fn a_signal_ends_it_while_it_starts() {
+    let stage = Stage::new().await;
+    for signal in [Signal::TERM, Signal::INT] {
+        let hold = stage.proxy.on("the first request", |seen: &Seen| seen.path.starts_with("/apis/")).hold();
+        let operator = stage.operator().start();
+        hold.wait_held(SOON).await;
+        operator.process().signal(signal);
+        // The request itself has 30 s.
+        assert_eq!(operator.wait_exit(Duration::from_secs(10)).await.code(), Some(0), "{signal:?}");
+        stage.proxy.remove_rules();
+    }
 }
 
 /// An operator that gets its settings otherwise than by the kit's flags.

@@ -355,6 +355,38 @@ async fn a_process_killed_before_it_told_of_a_failure_leaves_a_request_that_is_s
     assert_eq!((counters.refreshes, counters.presentations), (1, 2), "the failed request is not tried again by itself");
 }
 
+/// SIGKILL after TikTok refused the token again, for another request in the same second: it is no less refused for that.
+///
+/// Covers: annotation/rejected-token, annotation/handled-refresh-request
+#[tokio::test]
+async fn a_process_killed_before_it_told_of_a_second_refusal_leaves_a_token_that_is_said_to_be_refused() {
+    let stage = Stage::new().await;
+    stage.shop("shop", PLENTY).await;
+    let mut operator = stage.operator().start();
+    operator.wait_ready(SOON).await;
+    stage.wait_status("shop", "Ready", is_ready, SOON).await;
+    stage.simulator.deauthorize("shop").await;
+    let answered = |request: &'static str| {
+        move |status: &Value| {
+            status["lastHandledRefreshRequest"] == request
+                && has_condition(status, "Stalled", "True", "RefreshTokenRejected")
+        }
+    };
+    stage.request("shop", "1").await;
+    let status = stage.wait_status("shop", "refused", answered("1"), SOON).await;
+    assert_eq!(status["consecutiveFailures"], 1);
+    operator.sigkill();
+    // As a second answer of that second leaves it.
+    let handled = json!({"metadata": {"annotations": {"tiktokshop.dev/handled-refresh-request": "2"}}});
+    fixtures::patch_secret(&stage.client, &stage.namespace, "shop", &handled).await;
+    stage.request("shop", "2").await;
+    operator.restart();
+    let status = stage.wait_status("shop", "refused again", answered("2"), SOON).await;
+    assert!(has_condition(&status, "Refreshed", "False", "RefreshTokenRejected"), "{status:#}");
+    assert_eq!((&status["consecutiveFailures"], &status["lastError"]["code"]), (&json!(2), &json!(36_004_005)));
+    assert_eq!(stage.simulator.shop("shop").await.counters.presentations, 1);
+}
+
 /// SIGKILL after TikTok refused a due token, before the status said so: the Secret says it, whether there is a journal or
 /// not, and the token is not presented once more in each life.
 ///
