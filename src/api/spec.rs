@@ -59,7 +59,9 @@ const USUAL_LIFE: i64 = 7 * 24 * 3_600;
 /// Guards `duration()`, whose own type error would otherwise stand before our message: Go's form, with so few digits in
 /// each part that no sum of them overflows.
 const REFRESH_BEFORE_RULE: &str = "self.matches('^([1-9]|[1-8][0-9]|90)%$') || self.matches(\
-     '^([0-9]{1,4}([.][0-9]{1,9})?h|[0-9]{1,6}([.][0-9]{1,9})?m|[0-9]{1,8}([.][0-9]{1,9})?s|[0-9]{1,11}([.][0-9]{1,9})?ms)+$') \
+     '^(([0-9]{1,4}([.][0-9]{0,9})?|[.][0-9]{1,9})h|([0-9]{1,6}([.][0-9]{0,9})?|[.][0-9]{1,9})m|\
+     ([0-9]{1,8}([.][0-9]{0,9})?|[.][0-9]{1,9})s|([0-9]{1,11}([.][0-9]{0,9})?|[.][0-9]{1,9})ms|\
+     [0-9]{1,14}(us|µs|μs)|[0-9]{1,15}ns)+$') \
      && duration(self) >= duration('5m') && duration(self) <= duration('144h')";
 
 const REFRESH_BEFORE_MESSAGE: &str = "refreshBefore must be a duration from 5m to 144h, such as 24h or 90m, or a share \
@@ -583,7 +585,17 @@ mod tests {
 
     #[test]
     fn the_expiry_window_is_read_where_it_is_within_bounds() {
-        for (text, seconds) in [("5m", 300), ("90m", 5_400), ("1h30m", 5_400), ("1.5h", 5_400), ("144h", 518_400)] {
+        for (text, seconds) in [
+            ("5m", 300),
+            ("90m", 5_400),
+            ("1h30m", 5_400),
+            ("1.5h", 5_400),
+            (".5h", 1_800),
+            ("1.h", 3_600),
+            ("300000000us", 300),
+            ("300000000000ns", 300),
+            ("144h", 518_400),
+        ] {
             let window = RefreshBefore::Duration(Duration::from_secs(seconds));
             assert_eq!(spec_with(text).refresh_before(), Some(window), "{text:?}");
         }

@@ -202,6 +202,15 @@ trait Lenient: Default {
         Self::default()
     }
 
+    /// One that no `i64` holds.
+    fn large(_: u64) -> Self {
+        Self::integer(i64::MAX)
+    }
+
+    fn float(number: f64) -> Self {
+        whole(number).map(Self::integer).unwrap_or_default()
+    }
+
     fn object<'de, A: MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(Self::default())
@@ -218,7 +227,7 @@ impl Lenient for Secret {
     }
 }
 
-/// A text, or a whole number as one.
+/// A text, or a whole number as one; nothing where digits of it would be lost.
 #[derive(Default)]
 pub(super) struct Text(pub(super) Option<String>);
 
@@ -229,6 +238,14 @@ impl Lenient for Text {
 
     fn integer(number: i64) -> Self {
         Self(Some(number.to_string()))
+    }
+
+    fn large(number: u64) -> Self {
+        Self(Some(number.to_string()))
+    }
+
+    fn float(number: f64) -> Self {
+        Self(whole(number).filter(|_| number.abs() < EXACT_FLOATS_END).map(|number| number.to_string()))
     }
 }
 
@@ -256,6 +273,9 @@ impl<T: Default + DeserializeOwned> Lenient for Object<T> {
         T::deserialize(MapAccessDeserializer::new(map)).map(Self)
     }
 }
+
+/// From here on a float may be another number than the one that was written: 2^53.
+const EXACT_FLOATS_END: f64 = 9_007_199_254_740_992.0;
 
 /// The integer that a float is, where it is one; beyond 64 bits the nearest.
 fn whole(number: f64) -> Option<i64> {
@@ -287,11 +307,11 @@ impl<'de, T: Lenient> Visitor<'de> for LenientVisitor<T> {
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<T, E> {
-        Ok(T::integer(i64::try_from(number).unwrap_or(i64::MAX)))
+        Ok(i64::try_from(number).map_or_else(|_| T::large(number), T::integer))
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<T, E> {
-        Ok(whole(number).map(T::integer).unwrap_or_default())
+        Ok(T::float(number))
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<T, E> {
@@ -424,6 +444,17 @@ mod tests {
 
         let float = grant(r#"{"code":0,"data":{"access_token":"a","access_token_expire_in":1.7206048e9}}"#).unwrap();
         assert_eq!(float.access_expires_at, Some(1_720_604_800));
+
+        for (id, expected) in [
+            ("18446744073709551615", Some("18446744073709551615")),
+            ("7.0", Some("7")),
+            ("1234567890123456789012345678", None),
+            ("9007199254740993.0", None),
+        ] {
+            let body = format!(r#"{{"code":0,"request_id":{id},"data":{{"access_token":"a","open_id":{id}}}}}"#);
+            let grant = grant(body).unwrap();
+            assert_eq!((grant.request_id.as_deref(), grant.seller.open_id.as_deref()), (expected, expected), "{id}");
+        }
     }
 
     #[test]

@@ -144,6 +144,14 @@ impl Failure {
             (FailureReason::Timeout, "check network policies and HTTPS_PROXY")
         } else if causes.contains("UnknownIssuer") {
             (FailureReason::NetworkError, "a private certificate authority's roots are given with --ca-file")
+        } else if causes.contains("CaUsedAsEndEntity") {
+            // As 'openssl req -x509' makes them.
+            (
+                FailureReason::NetworkError,
+                "it shows the certificate of an authority as its own: give it one that the authority signed",
+            )
+        } else if causes.contains("invalid peer certificate") {
+            (FailureReason::NetworkError, "mend the certificate that it shows, or see who answers in its place")
         } else {
             (FailureReason::NetworkError, "check DNS, network policies and HTTPS_PROXY")
         };

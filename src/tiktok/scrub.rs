@@ -128,10 +128,11 @@ pub(super) fn cut(text: &mut String, limit: usize) {
     text.truncate(text.floor_char_boundary(limit));
 }
 
-/// Characters that do not show, or that reorder what shows.
+/// Characters that do not show, or that reorder what shows. The joiners (U+200C, U+200D) are part of how Persian and
+/// families of emoji are written.
 fn is_unprintable(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        || matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// How many bytes of the text's start are the needle, or a telling part of its beginning; 0 where they are neither.

@@ -649,7 +649,12 @@ async fn a_spec_that_cannot_work_is_refused_with_words_that_say_what_to_write() 
         (
             "a name that no Secret can have",
             set(&["tokenSecretRef", "name"], json!("My_Tokens")),
-            "spec.tokenSecretRef.name",
+            "name must be the name of a Secret in the integration's namespace",
+        ),
+        (
+            "a service id with a space",
+            set(&["authorization"], json!({"serviceId": "7 8"})),
+            "serviceId must be the app's service id as TikTok Shop Partner Center shows it",
         ),
         ("an unknown field", set(&["refreshbefore"], json!("24h")), "unknown field \"spec.refreshbefore\""),
         (
@@ -688,7 +693,7 @@ async fn a_spec_that_cannot_work_is_refused_with_words_that_say_what_to_write() 
         (
             "a key that no Secret can have",
             set(&["tokenSecretRef", "keys"], json!({"accessToken": "a/b"})),
-            "spec.tokenSecretRef.keys.accessToken",
+            "it must be a key of a Secret: letters, digits",
         ),
         (
             "one key for both tokens",
@@ -721,8 +726,14 @@ async fn a_spec_that_cannot_work_is_refused_with_words_that_say_what_to_write() 
     while !rows.is_empty() {
         every_row(rows.split_off(rows.len().saturating_sub(6))).await;
     }
-    let whole = with(&|_| ()).to_string();
-    plane.kubectl_ok_with(&create, Some(&whole)).await;
+    let whole = with(&|_| ());
+    // As Go writes durations.
+    let windows =
+        ["5m", "144h", "1h30m", "1.5h", ".5h", "1.h", "300000ms", "300000000us", "300000000µs", "300000000000ns"];
+    let shares = ["1%", "90%"];
+    for manifest in windows.into_iter().chain(shares).map(refresh_before).chain([whole]) {
+        plane.kubectl_ok_with(&create, Some(&manifest.to_string())).await;
+    }
 }
 
 // ---- Secrets ----
