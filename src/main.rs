@@ -1,10 +1,16 @@
 //! `tiktok-shop-operator`: parse, dispatch, exit code.
 
+use std::alloc::System;
 use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use tiktok_shop_operator::settings::{Command, Environment, Halt};
 use tiktok_shop_operator::{api, run};
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes all that is freed: token values pass through buffers of HTTP and TLS that nothing else could wipe.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     match Command::parse(std::env::args_os(), &Environment::of_process()) {

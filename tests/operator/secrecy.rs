@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use tiktok_shop_testkit::{
     fixtures::{self, app_secret},
     leak::LeakScan,
+    poll,
+    proxy::Proxy,
     simulator::{Action, DropPoint, Fault, Lie, NewShop, Shop},
     steps,
 };
@@ -62,6 +64,37 @@ async fn secrets_of(stage: &Stage<'_>) -> LeakScan {
         }
     }
     scan
+}
+
+/// What is not needed any more is wiped, the buffers of connections as they are closed.
+#[tokio::test]
+async fn token_values_are_not_left_in_memory() {
+    for form in ["json", "query"] {
+        let stage = Stage::new().await;
+        stage.shop("shop", HOUR).await;
+        let tiktok = Proxy::start(stage.simulator.base_url(), None);
+        let endpoint = stage.simulator.token_endpoint().replace(stage.simulator.base_url(), &tiktok.url());
+        let operator = stage.operator().token_endpoint(&endpoint).flag("token-request", form).start();
+        stage.simulator.wait_for_refreshes("shop", 1, SOON).await;
+        for request in ["1", "2"] {
+            stage.request("shop", request).await;
+            stage.wait_refreshed("shop", request, SOON).await;
+        }
+        let mut scan = LeakScan::new();
+        for pair in stage.simulator.history("shop").await {
+            scan.add("an access token", &pair.access_token);
+            scan.add("a refresh token", &pair.refresh_token);
+        }
+        stage.proxy.cut_all().await;
+        tiktok.cut_all().await;
+        let mut left = Vec::new();
+        let wiped = poll::until(SOON, async || {
+            let memory = operator.process().memory_text().expect("a child's memory can be read");
+            left = scan.find([("memory", memory.as_str())]);
+            left.is_empty().then_some(())
+        });
+        assert!(wiped.await.is_some(), "with {form}: {left:#?}");
+    }
 }
 
 /// TikTok, a gateway before it and the API server quote what was sent to them; a person used

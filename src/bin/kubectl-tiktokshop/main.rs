@@ -16,6 +16,7 @@ mod report;
 mod status;
 mod terminal;
 
+use std::alloc::System;
 use std::process::ExitCode;
 
 use args::{Cli, Command, Halt, Selection};
@@ -24,6 +25,11 @@ use errors::{Failure, chain};
 use messages::{Language, Messages};
 use refresh::End;
 use terminal::{Terminal, complain};
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes all that is freed: an authorization code passes through buffers of HTTP and TLS that nothing else could wipe.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 /// Something failed.
 const FAILED: u8 = 1;

@@ -12,7 +12,7 @@ use std::{
     fmt,
     fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, Read, Write},
-    os::unix::process::CommandExt,
+    os::unix::{fs::FileExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
@@ -524,6 +524,32 @@ impl Child {
     #[must_use]
     pub fn peak_rss_bytes(&self) -> Option<u64> {
         self.status_kib("VmHWM:").map(|kib| kib * 1024)
+    }
+
+    /// All that it holds in memory of its own, as text as far as it is text.
+    ///
+    /// # Errors
+    /// Where it has ended, or this process may not look.
+    pub fn memory_text(&self) -> io::Result<String> {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid()))?;
+        let memory = File::open(format!("/proc/{}/mem", self.pid()))?;
+        let mut text = String::new();
+        for map in maps.lines() {
+            // proc(5): address perms offset dev inode pathname
+            let fields: Vec<&str> = map.split_whitespace().collect();
+            let is_of_file = fields.get(5).is_some_and(|path| path.starts_with('/'));
+            if is_of_file || !fields.get(1).is_some_and(|permissions| permissions.starts_with("rw")) {
+                continue;
+            }
+            let address = |text: &str| u64::from_str_radix(text, 16).map_err(io::Error::other);
+            let (start, end) = fields[0].split_once('-').unwrap_or_default();
+            let (start, end) = (address(start)?, address(end)?);
+            let mut bytes = vec![0; usize::try_from(end - start).map_err(io::Error::other)?];
+            memory.read_exact_at(&mut bytes, start)?;
+            text.push_str(&String::from_utf8_lossy(&bytes));
+            text.push('\n');
+        }
+        Ok(text)
     }
 
     /// Processor time it has used, user and system; none once it has ended.
