@@ -478,8 +478,7 @@ impl Controller {
             if !self.to_look_at.is_empty() {
                 return now;
             }
-            let next = self.agenda.lock().next_wake().filter(|_| self.lists_awaited.is_empty());
-            if let Some(next) = next {
+            if let Some(next) = self.next_wake() {
                 let left = (next * 1_000).saturating_sub(Clock::now().timestamp_millis());
                 until = until.min(now + Duration::from_millis(u64::try_from(left).unwrap_or(0)));
             }
@@ -536,6 +535,11 @@ impl Controller {
         }
     }
 
+    /// When the next integration is to be looked at, in Unix seconds.
+    fn next_wake(&self) -> Option<i64> {
+        self.agenda.lock().next_wake().filter(|_| self.lists_awaited.is_empty())
+    }
+
     /// Has all of them looked at, a batch at a time.
     fn evaluate_all(&mut self) {
         self.to_look_at = self.agenda.lock().ids();
@@ -560,6 +564,10 @@ impl Controller {
             self.start_read(turn);
         }
         if !self.leading || self.stopping || self.shared.waiting_on_server.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        if self.next_wake().is_some_and(|next| next <= Clock::now().timestamp()) {
+            // As many woke at once as after a pause of an app key: here, too, all are looked at first.
             return;
         }
         loop {

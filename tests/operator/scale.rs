@@ -14,7 +14,7 @@ use tiktok_shop_testkit::{
     operator::{Builder, Operator},
     poll,
     proxy::Seen,
-    simulator::{BulkShops, NewShop},
+    simulator::{Action, BulkShops, Fault, NewShop, RetryAfter, RetryAfterStyle},
     steps,
 };
 
@@ -28,16 +28,24 @@ const AT_ONCE: usize = 32;
 /// The most that may be kept in memory for an integration and its Secret, in bytes.
 const MOST_BYTES: u64 = 2_200;
 
-/// Shops with Secrets and integrations, the label `part` of the first `few` of which is `few`.
-async fn make(stage: &Stage<'_>, count: usize, few: usize) -> Vec<String> {
-    let shops = BulkShops {
+/// So many shops, the last of which expires by `spread` seconds later than the first.
+fn shops(stage: &Stage<'_>, count: usize, remaining: i64, spread: i64) -> BulkShops {
+    BulkShops {
         count: u32::try_from(count).expect("a fleet"),
         prefix: "shop-".to_owned(),
         first: 1,
-        shop: NewShop::of(&stage.app).access_remaining(5 * DAY),
-        access_remaining_spread_seconds: 0,
-    };
-    let shops = stage.simulator.create_shops(&shops).await;
+        shop: NewShop::of(&stage.app).access_remaining(remaining),
+        access_remaining_spread_seconds: spread,
+    }
+}
+
+/// Shops that are not due with Secrets and integrations, the label `part` of the first `few` of which is `few`.
+async fn make(stage: &Stage<'_>, count: usize, few: usize) -> Vec<String> {
+    make_of(stage, &shops(stage, count, 5 * DAY, 0), few).await
+}
+
+async fn make_of(stage: &Stage<'_>, shops: &BulkShops, few: usize) -> Vec<String> {
+    let shops = stage.simulator.create_shops(shops).await;
     stream::iter(shops.iter().enumerate())
         .for_each_concurrent(AT_ONCE, async |(number, shop)| {
             stage.token_secret(shop).create(&stage.client).await;
@@ -169,6 +177,30 @@ async fn each_of_many_costs_as_much_as_one_and_a_start_with_all_unchanged_reads_
         assert_eq!(asked(&stage, &mut told, &expected).await, expected, "the {round} refreshes of {COUNT} at once");
     }
     stage.simulator.assert_no_violations().await;
+}
+
+/// More than are looked at in one go wake at the same moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_pause_of_all_the_soonest_expiry_goes_first() {
+    const COUNT: usize = 600;
+    const IN_FLIGHT: usize = 8;
+    const AFTER: usize = 2 * IN_FLIGHT;
+    let stage = Stage::new().await;
+    // The last of the list expires first.
+    let spread = -2 * i64::try_from(COUNT).expect("a fleet");
+    let mut names = make_of(&stage, &shops(&stage, COUNT, 3_600, spread), 0).await;
+    names.reverse();
+    let patience = RetryAfter { seconds: 5, style: RetryAfterStyle::Seconds };
+    stage.simulator.add_fault(Fault::once(Action::too_many_requests(Some(patience)))).await;
+    let flags = [("requests-per-second", "1000"), ("max-concurrent-refreshes", "8")];
+    let _operator =
+        flags.into_iter().fold(stage.operator(), |operator, (flag, value)| operator.flag(flag, value)).start();
+    stage.simulator.wait_for_total_refreshes(AFTER as u64, LONG).await;
+    let asked = stage.simulator.requests(0).await;
+    let early: Vec<_> = asked.iter().filter_map(|request| request.shop.as_ref()).take(AFTER).collect();
+    // How long each takes after its start is the API server's affair.
+    let may_be = &names[..AFTER + IN_FLIGHT];
+    assert!(early.iter().all(|name| may_be.contains(name)), "{early:?} were asked for before their turn");
 }
 
 /// The difference between two fleets: what any operator needs, however small its fleet, is in both.
