@@ -217,7 +217,7 @@ impl Controller {
             && failure.reason == FailureReason::RateLimited
             && let Some(app_key) = job.as_ref().and_then(|job| job.app_key.as_deref())
         {
-            self.dispatch.pause(app_key, failure.retry_after, Instant::now(), Clock::now().timestamp());
+            self.dispatch.pause(app_key, failure.retry_after, Instant::now(), Clock::now());
         }
         self.measure(finished);
         let id = self.agenda.lock().find(&finished.namespace, &finished.name);

@@ -6,11 +6,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::time::Instant;
 
-use super::agenda::{Id, seconds};
+use super::agenda::Id;
 
 /// Longest pause that an answer of TikTok may impose.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
@@ -127,10 +128,20 @@ impl Dispatch {
         self.buckets.get(app_key)?.paused_until
     }
 
-    /// Lets nothing start on an app key for a while. `seconds_now` is the wall time.
-    pub(super) fn pause(&mut self, app_key: &str, retry_after: Option<Duration>, now: Instant, seconds_now: i64) {
+    /// Lets nothing start on an app key for a while: until the next whole second of the wall clock, at which all wake that
+    /// left the line meanwhile. Else those few that did not would go before them.
+    pub(super) fn pause(
+        &mut self,
+        app_key: &str,
+        retry_after: Option<Duration>,
+        now: Instant,
+        wall_clock: DateTime<Utc>,
+    ) {
         let pause = retry_after.unwrap_or(USUAL_PAUSE).min(LONGEST_PAUSE);
-        let until = now + pause;
+        let over_at = wall_clock + pause;
+        let to_next_second =
+            Duration::from_secs(1).saturating_sub(Duration::from_nanos(over_at.timestamp_subsec_nanos().into()));
+        let until = now + pause + to_next_second;
         let bucket = self.buckets.entry(app_key.into()).or_insert_with(|| Bucket::new(self.quota));
         match bucket.blocked_until {
             Some(before) if before >= until => return,
@@ -144,8 +155,7 @@ impl Dispatch {
             }
         }
         bucket.blocked_until = Some(until);
-        // Rounded up: what is woken at this second finds the pause over.
-        bucket.paused_until = Some(seconds_now.saturating_add(seconds(pause)).saturating_add(1));
+        bucket.paused_until = Some(over_at.timestamp().saturating_add(1));
         self.blocked.insert((until, app_key.into()));
     }
 
@@ -239,12 +249,14 @@ mod tests {
         line.push("a", 1, 1);
         line.push("b", 2, 2);
         let now = Instant::now();
-        line.pause("a", Some(Duration::from_secs(7)), now, 100);
+        let wall_clock = DateTime::from_timestamp_millis(100_300).expect("a time");
+        line.pause("a", Some(Duration::from_secs(7)), now, wall_clock);
         assert_eq!(line.paused_until("a"), Some(108));
         assert_eq!(line.paused_until("b"), None);
         assert_eq!(pop(&mut line, now), Some(2));
         assert_eq!(pop(&mut line, now), None);
-        assert_eq!(pop(&mut line, now + Duration::from_secs(7)), Some(1));
+        assert_eq!(pop(&mut line, now + Duration::from_millis(7_699)), None, "those that wake at 108 are to be there");
+        assert_eq!(pop(&mut line, now + Duration::from_millis(7_700)), Some(1));
         assert_eq!(line.paused_until("a"), None);
     }
 
@@ -266,8 +278,8 @@ mod tests {
     async fn a_shorter_pause_does_not_end_a_longer_one() {
         let mut line = Dispatch::new(100.0);
         let now = Instant::now();
-        line.pause("a", Some(Duration::from_mins(1)), now, 0);
-        line.pause("a", Some(Duration::from_secs(1)), now, 0);
+        line.pause("a", Some(Duration::from_mins(1)), now, DateTime::UNIX_EPOCH);
+        line.pause("a", Some(Duration::from_secs(1)), now, DateTime::UNIX_EPOCH);
         line.push("a", 1, 1);
         assert_eq!(pop(&mut line, now + Duration::from_secs(2)), None);
     }

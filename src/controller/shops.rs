@@ -361,7 +361,7 @@ impl Controller {
             && failure.kind == ShopsFailureKind::RateLimited
             && let Some(check) = check
         {
-            self.dispatch.pause(&check.app_key, failure.retry_after, Instant::now(), Clock::now().timestamp());
+            self.dispatch.pause(&check.app_key, failure.retry_after, Instant::now(), Clock::now());
         }
         let event = match self.agenda.lock().get_mut(id) {
             Some(entry) => take_in(entry, verdict, Clock::now()),
