@@ -626,14 +626,13 @@ fn namespaces(words: &[Word], environment: &Environment) -> Result<Vec<String>, 
     let words = if words.is_empty() { Vec::from_iter(environment.word(FLAG)?) } else { words.to_vec() };
     let mut names = Vec::new();
     for word in words {
-        let variable = word.variable.clone();
         let list = Setting::written(FLAG, word)?;
-        for name in list.text.split(',') {
-            if name.trim().is_empty() {
+        for name in list.text.split(',').map(str::trim) {
+            if name.is_empty() {
                 return Err(list.wrong("has an empty item", "part the names by single commas"));
             }
-            let item = Word { text: name.to_owned(), variable: variable.clone() };
-            names.push(Setting::written(FLAG, item)?.dns_label()?);
+            let item = Setting { flag: FLAG, place: list.place.clone(), text: name.to_owned() };
+            names.push(item.dns_label()?);
         }
     }
     names.sort_unstable();

@@ -8,8 +8,9 @@
 use std::time::Duration;
 
 use kube::CustomResource;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::names;
 use super::{TikTokShopIntegrationStatus, parse_go_duration};
@@ -36,6 +37,15 @@ const SECRET_KEY_RULE: &str = "self.matches('^[.]?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$'
 
 const SECRET_KEY_MESSAGE: &str = "it must be a key of a Secret: letters, digits, dashes, underscores and dots, such as \
      access_token";
+
+fn secret_name(schema: &mut Schema) {
+    schema.insert("x-kubernetes-validations".to_owned(), json!([{"rule": NAME_RULE, "message": SECRET_NAME_MESSAGE}]));
+}
+
+fn secret_key(schema: &mut Schema) {
+    let rule = json!([{"rule": SECRET_KEY_RULE, "message": SECRET_KEY_MESSAGE}]);
+    schema.insert("x-kubernetes-validations".to_owned(), rule);
+}
 
 /// What TikTok shows is digits; other harmless characters of a URL are let through.
 const SERVICE_ID_RULE: &str = "self.matches('^[-_.a-zA-Z0-9]+$')";
@@ -379,10 +389,7 @@ impl WorkloadKind {
 pub struct AppCredentialsSecretRef {
     /// The name of the Secret. It must be in the same namespace as the integration.
     /// Example: tiktok-app
-    #[schemars(
-        length(min = 1, max = 253),
-        extend("x-kubernetes-validations" = [{"rule": NAME_RULE, "message": SECRET_NAME_MESSAGE}])
-    )]
+    #[schemars(length(min = 1, max = 253), transform = secret_name)]
     pub name: String,
 
     /// Under which keys the Secret holds the values, where they are not the default ones.
@@ -396,17 +403,11 @@ pub struct AppCredentialsSecretRef {
 #[serde(rename_all = "camelCase", default)]
 pub struct AppCredentialsKeys {
     /// The key of the app key, which TikTok Shop Partner Center shows beside the app. Defaults to app_key.
-    #[schemars(
-        length(min = 1, max = 253),
-        extend("x-kubernetes-validations" = [{"rule": SECRET_KEY_RULE, "message": SECRET_KEY_MESSAGE}])
-    )]
+    #[schemars(length(min = 1, max = 253), transform = secret_key)]
     pub app_key: String,
 
     /// The key of the app secret, which TikTok Shop Partner Center shows beside the app. Defaults to app_secret.
-    #[schemars(
-        length(min = 1, max = 253),
-        extend("x-kubernetes-validations" = [{"rule": SECRET_KEY_RULE, "message": SECRET_KEY_MESSAGE}])
-    )]
+    #[schemars(length(min = 1, max = 253), transform = secret_key)]
     pub app_secret: String,
 }
 
@@ -452,10 +453,7 @@ pub struct TokenSecretRef {
     /// The name of the Secret. It must be in the same namespace as the integration, must not be immutable, and must
     /// not be named by another integration.
     /// Example: shop-1-tokens
-    #[schemars(
-        length(min = 1, max = 253),
-        extend("x-kubernetes-validations" = [{"rule": NAME_RULE, "message": SECRET_NAME_MESSAGE}])
-    )]
+    #[schemars(length(min = 1, max = 253), transform = secret_name)]
     pub name: String,
 
     /// Under which keys the Secret holds the values, where they are not the default ones. The default ones are TikTok's
@@ -470,42 +468,27 @@ pub struct TokenSecretRef {
 #[serde(rename_all = "camelCase", default)]
 pub struct TokenSecretKeys {
     /// The key of the access token. Defaults to access_token.
-    #[schemars(
-        length(min = 1, max = 253),
-        extend("x-kubernetes-validations" = [{"rule": SECRET_KEY_RULE, "message": SECRET_KEY_MESSAGE}])
-    )]
+    #[schemars(length(min = 1, max = 253), transform = secret_key)]
     pub access_token: String,
 
     /// The key of the access token's expiry: a point in time in Unix seconds, such as 1736951425, as TikTok sends it
     /// (whatever the name says, it is no duration). Defaults to access_token_expire_in.
-    #[schemars(
-        length(min = 1, max = 253),
-        extend("x-kubernetes-validations" = [{"rule": SECRET_KEY_RULE, "message": SECRET_KEY_MESSAGE}])
-    )]
+    #[schemars(length(min = 1, max = 253), transform = secret_key)]
     pub access_token_expire_in: String,
 
     /// The key of the refresh token. Defaults to refresh_token.
-    #[schemars(
-        length(min = 1, max = 253),
-        extend("x-kubernetes-validations" = [{"rule": SECRET_KEY_RULE, "message": SECRET_KEY_MESSAGE}])
-    )]
+    #[schemars(length(min = 1, max = 253), transform = secret_key)]
     pub refresh_token: String,
 
     /// The key of the refresh token's expiry: a point in time in Unix seconds, such as 4892625025. Defaults to
     /// refresh_token_expire_in.
-    #[schemars(
-        length(min = 1, max = 253),
-        extend("x-kubernetes-validations" = [{"rule": SECRET_KEY_RULE, "message": SECRET_KEY_MESSAGE}])
-    )]
+    #[schemars(length(min = 1, max = 253), transform = secret_key)]
     pub refresh_token_expire_in: String,
 
     /// The key of an authorization code, which TikTok gives when a seller authorizes the app. The operator exchanges it
     /// for tokens, once, and removes it in the write that stores them; the tokens that stood there before are replaced.
     /// A code lives about 30 minutes. Defaults to auth_code.
-    #[schemars(
-        length(min = 1, max = 253),
-        extend("x-kubernetes-validations" = [{"rule": SECRET_KEY_RULE, "message": SECRET_KEY_MESSAGE}])
-    )]
+    #[schemars(length(min = 1, max = 253), transform = secret_key)]
     pub auth_code: String,
 }
 

@@ -572,11 +572,13 @@ impl Controller {
         }
         loop {
             let now = Instant::now();
-            let next = self.dispatch.next_priority(now);
-            let Some(next) = next.filter(|next| !self.reads.hold_back(*next, now)) else { return };
-            // A refresh does not wait for a check to end.
-            if !self.has_slot() && (next >= CHECKS_FROM || !self.give_way()) {
-                return;
+            if !self.has_slot() {
+                // A refresh does not wait for a check to end.
+                let next = self.dispatch.next_priority(now).filter(|next| *next < CHECKS_FROM);
+                let may_start = next.is_some_and(|next| !self.reads.hold_back(next, now));
+                if !may_start || !self.give_way() {
+                    return;
+                }
             }
             let Some(id) = self.dispatch.pop(now, |next| self.reads.hold_back(next, now)) else { return };
             let is_refresh = self.agenda.lock().get(id).is_some_and(|entry| entry.busy == Busy::Queued);

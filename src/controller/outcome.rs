@@ -221,6 +221,13 @@ pub(super) fn take_in_unsaid_failure(entry: &mut Entry, now: DateTime<Utc>) -> O
     take_in_unsaid_rejection(entry, now).or_else(|| take_in_unsaid_answer(entry, now))
 }
 
+/// The request that TikTok answered, where the status does not say so.
+fn unsaid_request(entry: &Entry) -> Option<&str> {
+    let handled = entry.known.held()?.handled.as_deref()?;
+    let is_said = entry.status.last_handled_refresh_request.as_deref() == Some(handled);
+    (entry.request.as_deref() == Some(handled) && !is_said).then_some(handled)
+}
+
 /// Takes in that TikTok refused the refresh token: without that it would be presented once more, due as it is.
 fn take_in_unsaid_rejection(entry: &mut Entry, now: DateTime<Utc>) -> Option<(EventKind, String)> {
     let held = entry.known.held()?;
@@ -232,9 +239,7 @@ fn take_in_unsaid_rejection(entry: &mut Entry, now: DateTime<Utc>) -> Option<(Ev
         Ordering::Greater => true,
     });
     // The note is of the last answer; one to a request is said where the request is.
-    let is_of_request = held.handled.is_some() && entry.request.as_deref() == held.handled.as_deref();
-    let is_request_said = entry.status.last_handled_refresh_request.as_deref() == held.handled.as_deref();
-    if is_said && (is_request_said || !is_of_request) {
+    if is_said && unsaid_request(entry).is_none() {
         return None;
     }
     let code = rejected.code.map(|code| format!(" (code {code})")).unwrap_or_default();
@@ -268,8 +273,7 @@ fn take_in_unsaid_rejection(entry: &mut Entry, now: DateTime<Utc>) -> Option<(Ev
 /// Takes in that TikTok answered a request, with an error that nobody knows any more.
 fn take_in_unsaid_answer(entry: &mut Entry, now: DateTime<Utc>) -> Option<(EventKind, String)> {
     let held = entry.known.held()?;
-    let handled = held.handled.as_deref().filter(|handled| entry.request.as_deref() == Some(handled))?;
-    let is_said = entry.status.last_handled_refresh_request.as_deref() == Some(handled);
+    let handled = unsaid_request(entry)?;
     let observed = entry.status.observed_token_secret.as_ref()?.tokens_digest.as_deref().and_then(Digest::parse);
     // Another pair is that of a success, or a person's, whose refresh failed: no pair was stored since then.
     let stored = held.facts.born_at.is_some()
@@ -277,7 +281,7 @@ fn take_in_unsaid_answer(entry: &mut Entry, now: DateTime<Utc>) -> Option<(Event
             let known = entry.status.last_refresh_time.map(|at| at.timestamp());
             read.refreshed_at.is_some_and(|at| known.is_none_or(|known| known < at))
         });
-    if is_said || (observed != Some(held.facts.pair) && stored) {
+    if observed != Some(held.facts.pair) && stored {
         return None;
     }
     let message = format!(

@@ -134,26 +134,23 @@ impl Failure {
             let message = format!("the request could not be made ({causes}): the {credential} was not sent");
             return Self::new(FailureReason::NetworkError, Spent::Unspent, message);
         }
+        let reason = if error.is_timeout() { FailureReason::Timeout } else { FailureReason::NetworkError };
         if !error.is_connect() {
             let message =
                 format!("the connection to {host} broke ({causes}): whether the {credential} was spent is not known");
-            let reason = if error.is_timeout() { FailureReason::Timeout } else { FailureReason::NetworkError };
             return Self::new(reason, Spent::Unknown, message);
         }
-        let (reason, hint) = if error.is_timeout() {
-            (FailureReason::Timeout, "check network policies and HTTPS_PROXY")
+        let hint = if error.is_timeout() {
+            "check network policies and HTTPS_PROXY"
         } else if causes.contains("UnknownIssuer") {
-            (FailureReason::NetworkError, "a private certificate authority's roots are given with --ca-file")
+            "a private certificate authority's roots are given with --ca-file"
         } else if causes.contains("CaUsedAsEndEntity") {
             // As 'openssl req -x509' makes them.
-            (
-                FailureReason::NetworkError,
-                "it shows the certificate of an authority as its own: give it one that the authority signed",
-            )
+            "it shows the certificate of an authority as its own: give it one that the authority signed"
         } else if causes.contains("invalid peer certificate") {
-            (FailureReason::NetworkError, "mend the certificate that it shows, or see who answers in its place")
+            "mend the certificate that it shows, or see who answers in its place"
         } else {
-            (FailureReason::NetworkError, "check DNS, network policies and HTTPS_PROXY")
+            "check DNS, network policies and HTTPS_PROXY"
         };
         Self::new(reason, Spent::Unspent, format!("no connection to {host} came up ({causes}): {hint}"))
     }

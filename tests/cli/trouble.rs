@@ -1,12 +1,12 @@
 //! What a person may lack: one clear line each, with what to do.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::Command;
 
 use tiktok_shop_testkit::{
     control_plane::{ControlPlane, Options},
     ports::free_port,
-    process::{closed_output, full_output},
+    process::{closed_output, full_output, run_into},
 };
 
 use crate::stage::{PROGRAM, Ran, Stage, person, run};
@@ -239,8 +239,7 @@ fn an_output_that_can_not_be_written_is_told_unless_it_was_closed() {
         (full_output(), "kubectl-tiktokshop: failed to write to standard output: No space left on device\n"),
         (closed_output(), ""),
     ] {
-        let ran = std::process::Command::new(PROGRAM).arg("--help").stdout(output).stderr(Stdio::piped()).spawn();
-        let ran = ran.and_then(std::process::Child::wait_with_output).expect("it starts");
+        let ran = run_into(Command::new(PROGRAM).arg("--help"), output);
         assert_eq!((String::from_utf8_lossy(&ran.stderr).as_ref(), ran.status.code()), (expected, Some(1)));
     }
 }

@@ -4,6 +4,7 @@ use std::io::{Seek as _, Write as _};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
+use tiktok_shop_testkit::process::{closed_output, run_into};
 
 use crate::markdown::root;
 
@@ -162,12 +163,9 @@ fn an_output_that_is_full_closed_or_gone_is_no_traceback() {
         assert_eq!(String::from_utf8_lossy(&output.stderr), said, "with {redirections}");
         assert!(output.stdout.is_empty(), "with {redirections}: {output:?}");
     }
-    let (reader, writer) = std::io::pipe().expect("a pipe can be made");
-    drop(reader);
     let mut table = tempfile::tempfile().expect("a file can be made");
     writeln!(table, "{HEAD}\nshop-1,at-secret,1795484747,rt-secret,4833561600").expect("a file can be written");
     table.rewind().expect("it is a file");
-    let output = script().stdin(table).stdout(writer).stderr(Stdio::piped()).spawn();
-    let output = output.and_then(std::process::Child::wait_with_output).expect("python3 can be started");
+    let output = run_into(script().stdin(table), closed_output());
     assert!(output.status.code() == Some(1) && output.stderr.is_empty(), "a pipe that nobody reads: {output:?}");
 }

@@ -14,7 +14,7 @@ use tiktok_shop_testkit::{
     operator::Builder,
     poll,
     ports::free_port,
-    process::{Child, Program, Signal, closed_output, full_output},
+    process::{Child, Program, Signal, closed_output, full_output, run_into},
     proxy::Seen,
     rbac::{self, Scope},
     simulator::{Action, Fault, Forms, NewShop, Point},
@@ -219,8 +219,7 @@ fn what_can_not_be_printed_is_told_unless_the_output_was_closed() {
     let full = "tiktok-shop-operator: failed to write to standard output: No space left on device (os error 28); see where it leads\n";
     for args in [&["crd"][..], &["run", "--help"]] {
         for (output, expected) in [(full_output(), full), (closed_output(), "")] {
-            let ran = std::process::Command::new(OPERATOR).args(args).stdout(output).stderr(Stdio::piped()).spawn();
-            let ran = ran.and_then(std::process::Child::wait_with_output).expect("the operator can be started");
+            let ran = run_into(std::process::Command::new(OPERATOR).args(args), output);
             assert_eq!(
                 (String::from_utf8_lossy(&ran.stderr).as_ref(), ran.status.code()),
                 (expected, Some(1)),
@@ -252,7 +251,7 @@ async fn it_is_alive_at_once_ready_with_its_lists_and_serves_nothing_else() {
     assert!(text.contains("# TYPE tiktokshop_integrations gauge"), "{text}");
 }
 
-/// Signals: SIGTERM and SIGINT end it in order, a second one at once.
+/// Signals: SIGTERM and SIGINT end it in order, SIGINT after one of them at once.
 #[tokio::test]
 async fn the_first_signal_ends_it_in_order_and_ctrl_c_after_it_at_once() {
     let stage = Stage::new().await;
@@ -263,14 +262,19 @@ async fn the_first_signal_ends_it_in_order_and_ctrl_c_after_it_at_once() {
         operator.process().signal(signal);
         assert_eq!(operator.wait_exit(SOON).await.code(), Some(0), "{signal:?} while idle");
     }
-    let operator = stage.operator().flag("request-timeout", "60s").start();
-    operator.wait_ready(SOON).await;
-    stage.simulator.add_fault(Fault::once(Action::hold(Point::BeforeProcessing))).await;
-    stage.request("shop", "now").await;
-    let held = stage.simulator.wait_for_held("shop", Point::BeforeProcessing, SOON).await;
-    operator.process().signal(Signal::TERM);
-    let stopping = |line: &str| line.contains("stopping");
-    operator.process().wait_for_line(stopping, SOON).await.unwrap_or_else(|error| panic!("{error}"));
+    // Asked to end while TikTok has a refresh.
+    let stopping = async |request: &str| {
+        let operator = stage.operator().flag("request-timeout", "60s").start();
+        operator.wait_ready(SOON).await;
+        stage.simulator.add_fault(Fault::once(Action::hold(Point::BeforeProcessing))).await;
+        stage.request("shop", request).await;
+        let held = stage.simulator.wait_for_held("shop", Point::BeforeProcessing, SOON).await;
+        operator.process().signal(Signal::TERM);
+        let stopping = |line: &str| line.contains("stopping");
+        operator.process().wait_for_line(stopping, SOON).await.unwrap_or_else(|error| panic!("{error}"));
+        (operator, held)
+    };
+    let (operator, held) = stopping("now").await;
     operator.process().signal(Signal::TERM);
     let again = |line: &str| line.contains("SIGTERM once more");
     operator.process().wait_for_line(again, SOON).await.unwrap_or_else(|error| panic!("{error}"));
@@ -282,13 +286,7 @@ async fn the_first_signal_ends_it_in_order_and_ctrl_c_after_it_at_once() {
     );
     stage.wait_refreshed("shop", "now", SOON).await;
 
-    let operator = stage.operator().flag("request-timeout", "60s").start();
-    operator.wait_ready(SOON).await;
-    stage.simulator.add_fault(Fault::once(Action::hold(Point::BeforeProcessing))).await;
-    stage.request("shop", "again").await;
-    let held = stage.simulator.wait_for_held("shop", Point::BeforeProcessing, SOON).await;
-    operator.process().signal(Signal::TERM);
-    operator.process().wait_for_line(stopping, SOON).await.unwrap_or_else(|error| panic!("{error}"));
+    let (operator, held) = stopping("again").await;
     operator.process().signal(Signal::INT);
     assert_eq!(operator.wait_exit(SOON).await.code(), Some(1), "a person who insists is heard");
     stage.simulator.release(held.id).await;
@@ -578,8 +576,7 @@ async fn under_a_rate_limit_the_tokens_that_expire_soonest_go_first() {
     }
     by_expiry.sort_unstable();
     // What is due first is read last: the others wait for it.
-    let first = steps::read(&stage.namespace, by_expiry[0].1);
-    let hold = stage.proxy.on("first", first.clone()).once().hold();
+    let hold = stage.proxy.on("first", steps::read(&stage.namespace, by_expiry[0].1)).once().hold();
     let operator = stage.operator().flag("requests-per-second", "2").start();
     operator.wait_ready(SOON).await;
     for (_, name) in &by_expiry[1..] {

@@ -1086,7 +1086,7 @@ async fn a_tiktok_that_is_away_gets_nobody_killed() {
         let stage = Stage::new().await;
         stage.shop("shop", PLENTY).await;
         let tiktok = Proxy::start(stage.simulator.base_url(), None);
-        let endpoint = stage.simulator.token_endpoint().replace(stage.simulator.base_url(), &tiktok.url());
+        let endpoint = stage.simulator.token_endpoint_through(&tiktok);
         let operator = stage.operator().token_endpoint(&endpoint).start();
         operator.wait_ready(SOON).await;
         tiktok.pause().await;

@@ -193,9 +193,9 @@ async fn after_a_pause_of_all_the_soonest_expiry_goes_first() {
     names.reverse();
     let patience = RetryAfter { seconds: 5, style: RetryAfterStyle::Seconds };
     stage.simulator.add_fault(Fault::once(Action::too_many_requests(Some(patience)))).await;
-    let flags = [("requests-per-second", "1000"), ("max-concurrent-refreshes", "8")];
-    let _operator =
-        flags.into_iter().fold(stage.operator(), |operator, (flag, value)| operator.flag(flag, value)).start();
+    let in_flight = IN_FLIGHT.to_string();
+    let operator = stage.operator().flag("requests-per-second", "1000").flag("max-concurrent-refreshes", &in_flight);
+    let _operator = operator.start();
     stage.simulator.wait_for_total_refreshes(AFTER as u64, LONG).await;
     let asked = stage.simulator.requests(0).await;
     let early: Vec<_> = asked.iter().filter_map(|request| request.shop.as_ref()).take(AFTER).collect();

@@ -56,7 +56,12 @@ async fn the_line_of_an_outcome_says_what_the_status_says() {
 
 /// Every pair that the shops ever had, and the app's secret.
 async fn secrets_of(stage: &Stage<'_>) -> LeakScan {
-    let mut scan = LeakScan::new().secret("the app secret", &stage.app.app_secret);
+    tokens_of(stage).await.secret("the app secret", &stage.app.app_secret)
+}
+
+/// Every pair that the shops ever had.
+async fn tokens_of(stage: &Stage<'_>) -> LeakScan {
+    let mut scan = LeakScan::new();
     for shop in stage.simulator.shops().await {
         for (at, pair) in stage.simulator.history(&shop.id).await.iter().enumerate() {
             scan.add(&format!("access token {at} of {}", shop.id), &pair.access_token);
@@ -73,18 +78,14 @@ async fn token_values_are_not_left_in_memory() {
         let stage = Stage::new().await;
         stage.shop("shop", HOUR).await;
         let tiktok = Proxy::start(stage.simulator.base_url(), None);
-        let endpoint = stage.simulator.token_endpoint().replace(stage.simulator.base_url(), &tiktok.url());
+        let endpoint = stage.simulator.token_endpoint_through(&tiktok);
         let operator = stage.operator().token_endpoint(&endpoint).flag("token-request", form).start();
         stage.simulator.wait_for_refreshes("shop", 1, SOON).await;
         for request in ["1", "2"] {
             stage.request("shop", request).await;
             stage.wait_refreshed("shop", request, SOON).await;
         }
-        let mut scan = LeakScan::new();
-        for pair in stage.simulator.history("shop").await {
-            scan.add("an access token", &pair.access_token);
-            scan.add("a refresh token", &pair.refresh_token);
-        }
+        let scan = tokens_of(&stage).await;
         stage.proxy.cut_all().await;
         tiktok.cut_all().await;
         let mut left = Vec::new();

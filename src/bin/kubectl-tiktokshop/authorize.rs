@@ -13,10 +13,12 @@ use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 use http::{Request, header};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::PostParams;
+use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Event;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tiktok_shop_operator::api::{
     Condition, ConditionStatus, ConditionType, Reason, Seller, TikTokShopIntegrationSpec, TikTokShopIntegrationStatus,
 };
@@ -329,8 +331,8 @@ impl Run<'_> {
             let answer = http_body_util::BodyExt::collect(http_body_util::Limited::new(response.into_body(), LARGEST));
             let answer = answer.await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
             if status.is_success() {
-                let written: Option<WrittenSecret> = serde_json::from_slice(&answer).ok();
-                return Ok(written.and_then(|written| Version::new(&written.metadata.resource_version)));
+                let written: Option<PartialObjectMeta<Secret>> = serde_json::from_slice(&answer).ok();
+                return Ok(written.and_then(|written| Version::new(&written.metadata.resource_version?)));
             }
             let said: Option<kube::core::Status> = serde_json::from_slice(&answer).ok();
             let said = said.map_or_else(|| format!("HTTP {status}"), |status| one_line(&status.message));
@@ -462,18 +464,6 @@ fn refused_as(refused: &Refused) -> Failure {
 /// The largest answer to a write, in bytes: of the Secret's metadata, or of why not.
 const LARGEST: usize = 1 << 20;
 
-/// What is read of a Secret that was written.
-#[derive(Deserialize)]
-struct WrittenSecret {
-    metadata: WrittenMetadata,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WrittenMetadata {
-    resource_version: String,
-}
-
 /// What a refused write was answered with.
 struct Answer {
     /// HTTP's; 0 where there was no answer.
@@ -564,14 +554,12 @@ fn outcome(
         }
         _ => {}
     }
+    if written.is_some_and(|written| has_put_aside(&now, written)) {
+        return Outcome::Used;
+    }
     let word = |status: &TikTokShopIntegrationStatus| {
         status.condition(ConditionType::Ready).map(|ready| (ready.reason.clone(), ready.message.clone()))
     };
-    if let Some(written) = written
-        && has_put_aside(&now, written)
-    {
-        return Outcome::Used;
-    }
     match ready {
         Some(ready) if word(&now) != word(before) => match ready.known_reason() {
             // A Secret that was just made may not have been seen yet.

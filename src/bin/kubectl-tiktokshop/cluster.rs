@@ -69,11 +69,11 @@ pub fn read_kubeconfig(common: &Common) -> Result<Kubeconfig, KubeconfigError> {
     if let Some(path) = &common.kubeconfig {
         return Kubeconfig::read_from(path);
     }
-    let (mut merged, mut absent) = (None, None);
+    let (mut merged, mut absent): (Option<Kubeconfig>, _) = (None, None);
     for path in paths_of_environment() {
         match Kubeconfig::read_from(path) {
             Err(error) if is_absent(&error) => _ = absent.get_or_insert(error),
-            read => merged = Some(merged.unwrap_or_else(Kubeconfig::default).merge(read?)?),
+            read => merged = Some(merged.unwrap_or_default().merge(read?)?),
         }
     }
     match (merged, absent) {

@@ -243,11 +243,12 @@ impl View<'_> {
 
     /// What is to be said of an operator that lets integrations lie.
     fn notice(&self, rows: &[Row]) -> Option<String> {
+        let Ok(last_write) = self.last_write else { return None };
         if operator_seems_to_run(rows, &self.last_write) {
             return None;
         }
         let count = rows.iter().filter(|row| row.overdue).count().to_string();
-        let last = last_word(self.last_write.as_ref().copied().unwrap_or_default(), self.messages);
+        let last = last_word(last_write, self.messages);
         Some(self.messages.with("no-operator", &[("count", &count), ("last", &last)]))
     }
 

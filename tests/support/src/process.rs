@@ -14,7 +14,7 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     os::unix::{fs::FileExt, process::CommandExt},
     path::{Path, PathBuf},
-    process::{ChildStdin, Command, ExitStatus, Stdio},
+    process::{ChildStdin, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     thread,
     time::Duration,
@@ -626,6 +626,16 @@ pub(crate) fn hint(name_part: &str) -> String {
         text.push_str(&child.tail(15));
     }
     text
+}
+
+/// Runs a program to its end with this standard output, and takes what it says on standard error.
+///
+/// # Panics
+/// Where it can't be started.
+#[must_use]
+pub fn run_into(command: &mut Command, output: impl Into<Stdio>) -> Output {
+    let child = command.stdout(output).stderr(Stdio::piped()).spawn();
+    child.and_then(std::process::Child::wait_with_output).unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
 /// A standard output that nobody reads any more, as `head` leaves it.

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::process::{Child, Program, Signal};
+use crate::proxy::Proxy;
 
 /// How long the process may take to be ready; it has nothing to load.
 const START_WITHIN: Duration = Duration::from_secs(20);
@@ -1172,6 +1173,12 @@ impl Simulator {
     #[must_use]
     pub fn token_endpoint(&self) -> String {
         format!("{}/api/v2/token/refresh", self.base)
+    }
+
+    /// The same by way of a proxy before this simulator.
+    #[must_use]
+    pub fn token_endpoint_through(&self, proxy: &Proxy) -> String {
+        self.token_endpoint().replace(&self.base, &proxy.url())
     }
 
     /// For the operator's `--authorization-endpoint`.
